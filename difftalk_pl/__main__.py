@@ -1,0 +1,109 @@
+"""The list of commands. Nothing heavy is imported before a command is known."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from difftalk_pl.errors import UserError
+
+LIGHTNING = {
+    "fit": "train a stage: the autoencoder or the diffusion model",
+    "validate": "compute the validation losses of a trained model",
+    "test": "score generated frames against true ones, write results.json and a contact sheet",
+    "predict": "generate frames for a dataset",
+}
+OURS = {
+    "synthesize": ("difftalk_pl.data.synthetic", "write a prepared dataset of drawn faces with synthetic speech"),
+    "prepare": ("difftalk_pl.data.prepare", "turn videos of people speaking into a prepared dataset"),
+    "cache-latents": ("difftalk_pl.stages.latents", "encode a dataset once with a trained autoencoder"),
+    "animate": ("difftalk_pl.animate", "make a talking video from any video of a person and any speech"),
+    "export": ("difftalk_pl.stages.weights", "turn a checkpoint into a folder of config.json and model.safetensors"),
+    "benchmark": ("difftalk_pl.benchmark", "measure data loading: start-up, memory and windows a second"),
+}
+EXAMPLES = {
+    "synthesize": "synthesize --out data/synthetic --clips 24 --seconds 12 --size 64",
+    "prepare": "prepare videos/ person.mp4 --out data/people --size 256 --workers 4",
+    "cache-latents": "cache-latents --data data/people --autoencoder runs/vq/checkpoints/last.ckpt",
+    "animate": "animate --checkpoint runs/talk/checkpoints/last.ckpt --video person.mp4 --audio speech.wav --out out.mp4",
+    "export": "export --checkpoint runs/talk/checkpoints/last.ckpt --out models/talk",
+    "benchmark": "benchmark --clips 500 --frames 3000",
+}
+POSITIONAL = "sources"  # the one argument that is given without its name
+HELP = """usage: python -m difftalk_pl COMMAND [options]
+
+commands:
+{commands}
+
+examples:
+  python -m difftalk_pl prepare videos/ --out data/hdtf --size 256 --workers 8
+  python -m difftalk_pl fit -c experiments/autoencoder/vq_f4_256.yaml
+  python -m difftalk_pl cache-latents --data data/hdtf --autoencoder runs/vq_f4_256/checkpoints/last.ckpt
+  python -m difftalk_pl fit -c experiments/diffusion/released_256.yaml --trainer.devices 8
+  python -m difftalk_pl animate --checkpoint CKPT --video person.mp4 --audio speech.wav --out talking.mp4
+
+COMMAND --help explains a command; fit, validate, test and predict also take --print_config."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command. Exit codes: 0 done, 1 the work failed (one line says why), 2 wrong usage."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _write(help_text())
+        return 0 if arguments else 2
+    command = arguments[0]
+    if command == "--version":
+        from difftalk_pl import __version__
+
+        _write(__version__)
+        return 0
+    if command not in LIGHTNING | OURS:
+        _write(f"unknown command {command!r}\n\n{help_text()}", sys.stderr)
+        return 2
+    try:
+        _run(command, arguments)
+    except UserError as error:
+        _write(f"difftalk_pl {command}: {error}", sys.stderr)
+        return 1
+    return 0
+
+
+def help_text() -> str:
+    """All commands, each with one line."""
+    lines = {**LIGHTNING, **{name: line for name, (_, line) in OURS.items()}}
+    return HELP.format(commands="\n".join(f"  {name:14} {line}" for name, line in lines.items()))
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    if command in LIGHTNING:
+        import_module("difftalk_pl.cli").run_lightning(arguments)
+        return
+    import_module("difftalk_pl.logs").log_to_terminal()
+    function = getattr(import_module(OURS[command][0]), command.replace("-", "_"))
+    function(**_parse(command, function, arguments[1:]))
+
+
+def _parse(command: str, function: Callable[..., None], arguments: list[str]) -> dict[str, Any]:
+    """A function's typed arguments from the command line; its docstring is the help."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog=f"python -m difftalk_pl {command}",
+        description=(function.__doc__ or "").split("Args:")[0].strip(),
+        epilog=f"example: python -m difftalk_pl {EXAMPLES[command]}",
+    )
+    parameters = inspect.signature(function).parameters
+    if POSITIONAL in parameters:
+        parser.add_argument(POSITIONAL, nargs="+", type=Path, help="videos, or folders of videos")
+    parser.add_function_arguments(function, as_group=False, skip={POSITIONAL} & set(parameters))
+    return parser.parse_args(arguments).as_dict()
+
+
+def _write(text: str, stream=None) -> None:
+    (stream or sys.stdout).write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Evaluation and media logging, kept out of the LightningModules."""

@@ -1,0 +1,123 @@
+"""Scores of a test run: results.json, a contact sheet a clip, and the same numbers on every logger."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.loggers import WandbLogger
+
+from difftalk_pl.callbacks.sheets import contact_sheet, save_picture, to_pixels
+from difftalk_pl.data.clips import versions
+from difftalk_pl.metrics.opening import correlation
+from difftalk_pl.metrics.scores import MEASURES, FrameScores, frame_scores
+
+GROUND_TRUTH = "ground truth"
+
+
+class Evaluation(L.Callback):
+    """Measures every method that `test_step` returns, and the ground truth itself, frame by frame.
+
+    Args:
+        columns: how many moments a contact sheet shows.
+        every: frames between them.
+        sheets: of how many clips.
+    """
+
+    def __init__(self, columns: int = 16, every: int = 2, sheets: int = 4) -> None:
+        self.columns, self.every, self.sheets = columns, every, sheets
+        self.scores: dict[str, FrameScores] = {}
+        self.pictures: dict[str, dict[str, list[np.ndarray]]] = {}
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.scores, self.pictures = {}, {}
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        names = [clip.name for clip in trainer.datamodule.windows["test"].clips]  # type: ignore[attr-defined]
+        clips = [names.index(name) for name in batch["clip"]]
+        for method, frames in {GROUND_TRUTH: batch["image"], **outputs}.items():
+            if method not in self.scores:
+                self.scores[method] = FrameScores().to(pl_module.device)
+            scores = frame_scores(frames, batch["image"], batch.get("mask"), batch.get("all_landmarks"))
+            self.scores[method].update(clips, batch["frame"], scores)
+        self._keep_pictures(batch, outputs)
+
+    def _keep_pictures(self, batch: Any, outputs: dict[str, torch.Tensor]) -> None:
+        shown = {"true": batch["image"]} | {key: batch[key] for key in ("masked", "reference") if key in batch}
+        for number, (clip, frame) in enumerate(zip(batch["clip"], batch["frame"].tolist())):
+            full = clip not in self.pictures and len(self.pictures) >= self.sheets
+            if full or frame % self.every or frame >= self.columns * self.every:
+                continue
+            rows = self.pictures.setdefault(clip, {})
+            for name, frames in {**shown, **outputs}.items():
+                rows.setdefault(name, []).append(to_pixels(frames[number]))
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        names = [clip.name for clip in trainer.datamodule.windows["test"].clips]  # type: ignore[attr-defined]
+        tables = {method: scores.compute().cpu() for method, scores in self.scores.items()}
+        if not trainer.is_global_zero:
+            return
+        methods = {method: summarise(rows, names) for method, rows in tables.items()}
+        run = Path(trainer.default_root_dir)
+        sheets = [
+            save_picture(run / "samples" / f"test_{clip}.png", contact_sheet(list(rows.items())))
+            for clip, rows in self.pictures.items()
+        ]
+        content = {"methods": methods, "protocol": protocol(trainer, pl_module), "versions": versions()}
+        content["clips"] = {"scored": len(names), "failed": 0}
+        (run / "results.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        self._log(trainer, methods, sheets)
+
+    def _log(self, trainer: L.Trainer, methods: dict[str, Any], sheets: list[Path]) -> None:
+        numbers = {
+            f"test/{method.replace(' ', '_')}/{measure}": value
+            for method, summary in methods.items()
+            for measure, value in summary["overall"].items()
+            if value is not None
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.global_step)
+            if isinstance(logger, WandbLogger) and sheets:
+                logger.log_image("test/samples", [str(path) for path in sheets])
+
+
+def summarise(rows: torch.Tensor, names: list[str]) -> dict[str, Any]:
+    """Means over a clip's frames, and their means over clips; null where a measure does not apply or is infinite."""
+    per_clip = {}
+    for number in rows[:, 0].unique().long().tolist():
+        frames = rows[rows[:, 0] == number, 2:]
+        values = {name: frames[:, column].mean().item() for column, name in enumerate(MEASURES[:4])}
+        opening = [frames[:, MEASURES.index(name)] for name in ("opening", "true_opening")]
+        values["opening_correlation"] = correlation(*opening)
+        per_clip[names[number]] = {**{key: _finite(value) for key, value in values.items()}, "frames": len(frames)}
+    overall = {}
+    for measure in (*MEASURES[:4], "opening_correlation"):
+        known = [clip[measure] for clip in per_clip.values() if clip[measure] is not None]
+        overall[measure] = float(np.mean(known)) if known else None
+    return {"overall": overall, "per_clip": per_clip}
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def protocol(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+    """What the numbers were made under."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    sampler = getattr(pl_module, "sampler", None)
+    return {
+        "frame_size": data.frame_size,
+        "fps": 25,
+        "data_range": 2.0,
+        "ssim": "Gaussian window 11, sigma 1.5",
+        "mask": data.mask.name,
+        "mean": "over a clip's frames, then over clips",
+        "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+        "sampler": vars(sampler) if sampler is not None else None,
+        "seed": data.seed,
+        "weights": getattr(pl_module, "weights_hash", lambda: None)(),
+    }

@@ -1,0 +1,55 @@
+"""Pictures of what a stage makes, at every validation, for the run's folder and for W&B."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import WandbLogger
+
+from difftalk_pl.callbacks.sheets import contact_sheet, save_picture, to_pixels
+from difftalk_pl.data.windows import FRAME, GENERATION, Windows
+
+
+class SampleImages(L.Callback):
+    """Draws a few validation windows with the weights of validation (EMA where there is one).
+
+    The sheet goes to RUN/samples/STEP.png and, under the key `samples`, to W&B.
+
+    Args:
+        count: how many windows, spread over the validation clips.
+    """
+
+    def __init__(self, count: int = 8) -> None:
+        self.count = count
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """During the first batch, since the callback that averages weights takes them away at the epoch's end."""
+        if batch_idx == 0 and trainer.is_global_zero and not trainer.sanity_checking:
+            batch = self._windows(trainer, pl_module)
+            with torch.no_grad():
+                rows = pl_module.test_step(batch, 0)
+            names = ("image", "masked", "reference")
+            shown = [(name, list(to_pixels(batch[name]))) for name in names if name in batch]
+            shown += [(name, list(to_pixels(frames))) for name, frames in rows.items()]
+            self._publish(trainer, contact_sheet(shown))
+
+    def _windows(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        validation: Windows = data.windows["val"]
+        parts = FRAME if data.contents == "frames" else GENERATION
+        windows = Windows(
+            validation.clips, parts, mask=data.mask, features=data.features, reference=data.rule, fixed=True
+        )
+        chosen = [windows[int(i)] for i in torch.linspace(0, len(windows) - 1, self.count)]
+        batch = torch.utils.data.default_collate(chosen)
+        return {key: value.to(pl_module.device) if hasattr(value, "to") else value for key, value in batch.items()}
+
+    def _publish(self, trainer: L.Trainer, sheet: Any) -> None:
+        path = Path(trainer.default_root_dir) / "samples" / f"{trainer.global_step:07d}.png"
+        save_picture(path, sheet)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("samples", [str(path)], step=trainer.global_step)

@@ -1,0 +1,245 @@
+"""The prepared-clip format: writing a clip whole or not at all, and opening it without reading it.
+
+ROOT/dataset.json and ROOT/clips.csv describe the dataset; ROOT/clips/NAME/ holds one clip. ARCHITECTURE.md lists the files.
+"""
+
+import csv
+import importlib.metadata
+import json
+import os
+import shutil
+import socket
+import wave
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from difftalk_pl.data.audio import FPS, RATE, FeatureKind
+from difftalk_pl.data.video import FrameReader, write_video
+from difftalk_pl.errors import UserError
+
+FORMAT = 1
+SAMPLES_PER_FRAME = RATE // FPS
+PREPARED_CRF = 8  # H.264 quality of video.mp4: 42 dB and more against the cropped frames
+VERSIONED = ("numpy", "av", "dlib-bin", "python_speech_features", "scikit-image")
+
+
+class ClipRow(NamedTuple):
+    """A line of clips.csv. Refused clips have a line, too: `status` is "ok" or "refused", `reason` says why."""
+
+    name: str
+    identity: str
+    frames: int
+    source: str
+    status: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """dataset.json: what all clips of a dataset share."""
+
+    size: int
+    fps: int = FPS
+    rate: int = RATE
+    landmarks: str = "iBUG 68 points, fractions of the frame's side"
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One prepared clip. Nothing is read before it is asked for; arrays are memory-mapped."""
+
+    root: Path
+    name: str
+    frames: int
+    identity: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "clips" / self.name
+
+    @cached_property
+    def landmarks(self) -> np.ndarray:
+        """(T, 68, 2) float32, fractions of the frame's side."""
+        return open_array(self.folder / "landmarks.npy", frames=self.frames, rows_per_frame=1)
+
+    def features(self, kind: str) -> np.ndarray:
+        """(2T, C) float32, steps of 20 ms."""
+        path = self.folder / "features" / f"{kind}.npy"
+        if not path.exists():
+            raise UserError(f"{path}: no such features; run prepare with --features {kind}")
+        return open_array(path, frames=self.frames, rows_per_frame=2)
+
+    def audio(self) -> np.ndarray:
+        """(T * 640,) int16 at 16 kHz."""
+        with wave.open(str(self.folder / "audio.wav")) as file:
+            return np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+
+    def reader(self) -> FrameReader:
+        return FrameReader(self.folder / "video.mp4")
+
+    def info(self) -> dict[str, Any]:
+        return json.loads((self.folder / "clip.json").read_text(encoding="utf-8"))
+
+
+def open_array(path: Path, frames: int, rows_per_frame: int) -> np.ndarray:
+    """Memory-map a `.npy` and hold its length against the clip's."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); remove its clip's folder and run prepare again") from error
+    if len(array) != frames * rows_per_frame:
+        raise UserError(
+            f"{path}: {len(array)} rows for {frames} frames, expected {frames * rows_per_frame}; prepare it again"
+        )
+    return array
+
+
+def write_clip(
+    root: Path,
+    name: str,
+    *,
+    frames: Iterable[np.ndarray],
+    audio: np.ndarray,
+    landmarks: np.ndarray,
+    features: Sequence[FeatureKind],
+    info: dict[str, Any],
+) -> Path:
+    """Write a clip aside and rename it into place, so that it appears whole or not at all.
+
+    Args:
+        frames: (S, S, 3) uint8 each, as many as landmarks.
+        audio: (T * 640,) int16, 16 kHz mono.
+        landmarks: (T, 68, 2), fractions of the side.
+        features: the kinds to compute.
+        info: becomes clip.json.
+
+    Raises:
+        ValueError: lengths disagree or landmarks are not finite.
+    """
+    target = root / "clips" / name
+    aside = target.parent / f".{name}.{socket.gethostname()}.{os.getpid()}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    (aside / "features").mkdir(parents=True)
+    try:
+        written = write_video(aside / "video.mp4", frames, fps=FPS, crf=PREPARED_CRF, intra=True)
+        _check_lengths(name, written, audio, landmarks)
+        write_wav(aside / "audio.wav", audio)
+        np.save(aside / "landmarks.npy", np.ascontiguousarray(landmarks, dtype=np.float32))
+        for kind in features:
+            np.save(aside / "features" / f"{kind.name}.npy", kind(audio).astype(np.float32))
+        _write_json(aside / "clip.json", {"name": name, "frames": written, **info})
+        if target.exists():
+            shutil.rmtree(target)
+        os.rename(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def _check_lengths(name: str, frames: int, audio: np.ndarray, landmarks: np.ndarray) -> None:
+    if landmarks.shape != (frames, 68, 2):
+        raise ValueError(f"{name}: landmarks {landmarks.shape} for {frames} frames, expected ({frames}, 68, 2)")
+    if not np.isfinite(landmarks).all():
+        raise ValueError(f"{name}: landmarks are not finite")
+    if audio.dtype != np.int16 or audio.shape != (frames * SAMPLES_PER_FRAME,):
+        raise ValueError(f"{name}: audio {audio.dtype} {audio.shape}, expected int16 ({frames * SAMPLES_PER_FRAME},)")
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = RATE) -> None:
+    """Write (N,) int16 as a mono WAV file."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.ascontiguousarray(samples, dtype="<i2").tobytes())
+
+
+def remove_leftovers(root: Path) -> list[str]:
+    """Remove half-written clips whose writer on this machine is dead; says which."""
+    removed = []
+    for folder in (root / "clips").glob(f".*.{socket.gethostname()}.*.tmp"):
+        if not Path(f"/proc/{folder.name.split('.')[-2]}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder.name)
+    return removed
+
+
+def create_dataset(root: Path, size: int) -> DatasetInfo:
+    """Make dataset.json, or hold the one that is there against `size`."""
+    if (root / "dataset.json").exists():
+        there = read_dataset(root)
+        if there.size != size:
+            raise UserError(f"{root}: holds frames of {there.size} pixels, not {size}; use another --out")
+        return there
+    (root / "clips").mkdir(parents=True, exist_ok=True)
+    info = DatasetInfo(size=size)
+    _write_json(root / "dataset.json", {**asdict(info), "versions": versions()})
+    return info
+
+
+def read_dataset(root: Path) -> DatasetInfo:
+    """Open dataset.json. Raises UserError where there is none or its format is another."""
+    path = root / "dataset.json"
+    if not path.exists():
+        raise UserError(f"{root}: not a prepared dataset (no dataset.json); run prepare or synthesize first")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content.pop("versions", None)
+    if content.get("format") != FORMAT:
+        raise UserError(f"{path}: format {content.get('format')}, this version reads {FORMAT}; prepare it again")
+    return DatasetInfo(**content)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that shape prepared data."""
+    return {"difftalk_pl": importlib.metadata.version("difftalk_pl")} | {
+        name: importlib.metadata.version(name) for name in VERSIONED
+    }
+
+
+def read_rows(root: Path) -> dict[str, ClipRow]:
+    """clips.csv by name, in the file's order; empty where there is no file."""
+    path = root / "clips.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [ClipRow(**{**row, "frames": int(row["frames"])}) for row in csv.DictReader(file)]
+    return {row.name: row for row in rows}
+
+
+def write_rows(root: Path, rows: Iterable[ClipRow]) -> None:
+    """Write clips.csv, sorted by name, in one step."""
+    with _replacing(root / "clips.csv") as file:
+        writer = csv.writer(file)
+        writer.writerow(ClipRow._fields)
+        writer.writerows(sorted(rows))
+
+
+def open_clips(root: Path) -> list[Clip]:
+    """All usable clips of a dataset, from clips.csv alone: no clip's file is touched."""
+    read_dataset(root)
+    rows = read_rows(root)
+    if not rows:
+        raise UserError(f"{root}: clips.csv is missing or empty; run prepare or synthesize first")
+    return [Clip(root, row.name, row.frames, row.identity) for row in rows.values() if row.status == "ok"]
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with _replacing(path) as file:
+        json.dump(content, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+@contextmanager
+def _replacing(path: Path):
+    """A text file that replaces `path` when it is complete."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with aside.open("w", newline="", encoding="utf-8") as file:
+        yield file
+    os.replace(aside, path)

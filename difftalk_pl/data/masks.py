@@ -1,0 +1,67 @@
+"""What is hidden from the network and drawn by it: one policy object for training, evaluation and inference."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+MaskName = Literal["below_nose", "mouth_safe"]
+
+NOSE_TIP = 30
+NOSE_BASE = tuple(range(31, 36))
+RIGHT_EYE, LEFT_EYE = tuple(range(36, 42)), tuple(range(42, 48))  # the person's right eye is on the picture's left
+
+# mouth_safe, in units of the face: 1 is the distance from between the eyes to the nose's base, measured down the face.
+# On the real clips mouth and chin stay inside with margin; tests/data/test_masks.py measures it.
+SAFE_TOP, SAFE_BOTTOM = 1.1, 3.0
+SAFE_HALF_WIDTH = 1.1
+
+
+@dataclass(frozen=True)
+class MaskPolicy:
+    """A named rule from landmarks to the hidden region.
+
+    `below_nose` hides all rows below the tip of the nose, as the released code does in training.
+    `mouth_safe` hides mouth and chin by a shape that is built from brows, eyes and nose only, so that its outline
+    cannot tell how far the mouth or the jaw is open. Not in the paper.
+    """
+
+    name: MaskName = "mouth_safe"
+
+    def __post_init__(self) -> None:
+        if self.name not in POLICIES:
+            raise ValueError(f"mask {self.name!r}: expected one of {', '.join(POLICIES)}")
+
+    def __call__(self, landmarks: np.ndarray, size: int) -> np.ndarray:
+        """(68, 2) fractions of the side -> (size, size) bool, True where the picture is hidden and drawn anew."""
+        return POLICIES[self.name](np.asarray(landmarks, dtype=np.float64) * size, size)
+
+
+def below_nose(points: np.ndarray, size: int) -> np.ndarray:
+    """All rows from the nose's tip down. `points` (68, 2) in pixels. Source: the released code's training mask."""
+    mask = np.zeros((size, size), dtype=bool)
+    mask[max(int(points[NOSE_TIP, 1]), 0) :] = True
+    return mask
+
+
+def mouth_safe(points: np.ndarray, size: int) -> np.ndarray:
+    """A rounded box (superellipse of power 4) below the nose, placed and scaled by eyes and nose alone."""
+    right_eye, left_eye = points[list(RIGHT_EYE)].mean(axis=0), points[list(LEFT_EYE)].mean(axis=0)
+    between, nose = (right_eye + left_eye) / 2, points[list(NOSE_BASE)].mean(axis=0)
+    across = (left_eye - right_eye) / max(float(np.linalg.norm(left_eye - right_eye)), 1e-6)
+    down = np.array([-across[1], across[0]])
+    unit = max(float((nose - between) @ down), 1e-6)
+    middle = between + ((nose - between) @ across) * across + (SAFE_TOP + SAFE_BOTTOM) / 2 * unit * down
+    grid = np.stack(np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5), axis=-1) - middle
+    horizontal = (grid @ across) / (SAFE_HALF_WIDTH * unit)
+    vertical = (grid @ down) / ((SAFE_BOTTOM - SAFE_TOP) / 2 * unit)
+    return horizontal**4 + vertical**4 <= 1
+
+
+POLICIES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"below_nose": below_nose, "mouth_safe": mouth_safe}
+
+
+def hide(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Blank the hidden region: (..., 3, H, W) in [-1, 1] and (..., H, W) bool -> a copy with 0 (mid grey) there."""
+    return np.where(mask[..., None, :, :], 0, image).astype(image.dtype)

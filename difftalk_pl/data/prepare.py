@@ -1,0 +1,212 @@
+"""The command `prepare`: videos of people speaking -> a prepared dataset."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+from rich.markup import escape
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from difftalk_pl.data.audio import FEATURES, FPS
+from difftalk_pl.data.clips import ClipRow, create_dataset, read_rows, remove_leftovers, write_rows
+from difftalk_pl.data.framing import MARGIN
+from difftalk_pl.data.pool import Event, run_jobs
+from difftalk_pl.data.source import Job, Outcome, Settings, run_job
+from difftalk_pl.errors import UserError
+from difftalk_pl.progress import console, progress_bar
+
+VIDEO_SUFFIXES = {
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp"),
+}
+log = logging.getLogger(__name__)
+REFUSALS = "refused.json"  # beside clips.csv: with which file and settings a clip was refused
+
+
+def prepare(
+    sources: list[Path],
+    out: Path,
+    size: Literal[64, 128, 256, 512] = 256,
+    features: Sequence[str] = ("mfcc",),
+    workers: int = 1,
+    smoothing: float = 0.7,
+    detect_every: int = 10,
+    min_face: float = 64,
+    margin: float = MARGIN,
+    min_seconds: float = 3,
+    overlay: Path | None = None,
+    retry_refused: bool = False,
+) -> None:
+    """Turn videos of people speaking into a prepared dataset: frames at 25 fps, 16 kHz audio, landmarks, features.
+
+    Every video becomes a clip or is refused, with its reason in clips.csv. Run the same command again to go on after
+    an interruption or to add videos: clips whose file and settings have not changed are left alone.
+
+    Args:
+        sources: Video files, and folders that are searched for them.
+        out: The dataset's folder; made, or added to.
+        size: Side of the square frames in pixels. One dataset has one size.
+        features: Kinds of audio features to compute.
+        workers: Processes; each prepares one clip at a time.
+        smoothing: Deviation in frames of the Gaussian that smooths the landmarks along time; 0 for none.
+        detect_every: Frames between two runs of the face detector; landmarks are found in every frame.
+        min_face: Smallest face to accept, from ear to ear, pixels of the source.
+        margin: Side of the square that is cut out, as a multiple of the face (brows to chin or ear to ear).
+        min_seconds: Shortest clip to accept.
+        overlay: Folder for one picture a clip with landmarks and mask drawn on it, for looking.
+        retry_refused: Try clips again that were refused before, though neither file nor settings have changed.
+    """
+    settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds)
+    videos = find_videos(sources)
+    if unknown := [kind for kind in features if kind not in FEATURES]:
+        raise UserError(f"--features {unknown[0]}: no such kind; there are {', '.join(FEATURES)}")
+    create_dataset(out, size)
+    remove_leftovers(out)
+    book = _Book(out)
+    book.check_names(videos)
+    memory = {} if retry_refused else book.refusals
+    jobs = [Job(path, out, name, settings, tuple(features), overlay, memory.get(name)) for name, path in videos.items()]
+    started = time.monotonic()
+    with _Screen(len(jobs)) as screen:
+        for event in run_jobs(run_job, jobs, workers):
+            if (outcome := _outcome(event, jobs[event.job])) is not None:
+                book.enter(outcome)
+            screen.show(event, jobs[event.job], outcome)
+    console.print(_summary(book.outcomes, time.monotonic() - started))
+    if not any(row.status == "ok" for row in book.rows.values()):
+        raise UserError(f"{out}: no clip could be prepared; the reasons are in {out / 'clips.csv'}")
+
+
+def command(arguments: Sequence[str], prog: str) -> None:
+    """`prepare` as a command line: sources by position, as many as there are, everything else by name."""
+    parser = ArgumentParser(prog=prog, description=(prepare.__doc__ or "").split("\n\n    Args:")[0])
+    parser.add_argument("sources", nargs="+", type=Path, help="Video files, and folders that are searched for them.")
+    parser.add_argument(
+        "--features", nargs="+", default=["mfcc"], choices=list(FEATURES), help="Kinds of audio features."
+    )
+    parser.add_argument("--retry_refused", action="store_true", help="Try clips again that were refused before.")
+    parser.add_function_arguments(prepare, skip={"sources", "features", "retry_refused"}, as_group=False)
+    prepare(**vars(parser.parse_args([_underscored(argument) for argument in arguments])))
+
+
+def _underscored(argument: str) -> str:
+    """--retry-refused=x-y -> --retry_refused=x-y: both spellings are taken."""
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value if argument.startswith("--") else argument
+
+
+def find_videos(sources: Iterable[Path]) -> dict[str, Path]:
+    """Name -> file, sorted. Files are taken as they are, folders are searched for the suffixes of videos.
+
+    Raises:
+        UserError: a path does not exist, nothing is found, or two files would have one name.
+    """
+    files: dict[Path, None] = {}
+    for source in sources:
+        if source.is_dir():
+            inside = (path for path in sorted(source.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES)
+            files.update({path.resolve(): None for path in inside if path.is_file() and not path.name.startswith(".")})
+        elif source.exists():
+            files[source.resolve()] = None
+        else:
+            raise UserError(f"{source}: no such file or folder")
+    if not files:
+        raise UserError(f"{', '.join(map(str, sources))}: no videos ({' '.join(sorted(VIDEO_SUFFIXES))})")
+    videos: dict[str, Path] = {}
+    for path in files:
+        if path.stem in videos:
+            raise UserError(f"{videos[path.stem]} and {path} would both be clip {path.stem!r}; rename one of them")
+        videos[path.stem] = path
+    return dict(sorted(videos.items()))
+
+
+class _Book:
+    """clips.csv and refused.json, written anew whenever a clip is done."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.rows = root, read_rows(root)
+        path = root / REFUSALS
+        self.refusals: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self.outcomes: list[Outcome] = []
+
+    def check_names(self, videos: dict[str, Path]) -> None:
+        """A clip of this name from another file that still exists must not be overwritten."""
+        for name, path in videos.items():
+            row = self.rows.get(name)
+            if row is not None and row.source != str(path) and Path(row.source).exists():
+                raise UserError(f"{path}: {self.root} has clip {name!r} from {row.source}; rename one of them")
+
+    def enter(self, outcome: Outcome) -> None:
+        name = outcome.row.name
+        self.outcomes.append(outcome)
+        self.rows[name] = outcome.row
+        write_rows(self.root, self.rows.values())
+        before = self.refusals.pop(name, None)
+        if outcome.refusal is not None:
+            self.refusals[name] = outcome.refusal
+        if outcome.refusal != before:
+            aside = self.root / f".{REFUSALS}.{os.getpid()}.tmp"
+            aside.write_text(json.dumps(self.refusals, indent=2, sort_keys=True), encoding="utf-8")
+            aside.replace(self.root / REFUSALS)
+
+
+class _Screen:
+    """One bar for the clips and one for the frames of every clip in work; refusals are printed above as they happen."""
+
+    def __init__(self, clips: int) -> None:
+        self.progress: Progress = progress_bar()
+        self.clips = self.progress.add_task("clips", total=clips)
+        self.bars: dict[int, TaskID] = {}
+
+    def __enter__(self) -> "_Screen":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def show(self, event: Event, job: Job, outcome: Outcome | None) -> None:
+        if event.kind == "start":
+            self.bars[event.job] = self.progress.add_task(escape(job.name), total=None)
+        elif event.kind == "progress":
+            done, total = event.value
+            self.progress.update(self.bars[event.job], completed=done, total=total)
+        if outcome is not None:
+            self.progress.remove_task(self.bars.pop(event.job))
+            self.progress.advance(self.clips)
+            if outcome.row.status == "refused":
+                console.print(f"[yellow]{outcome.action}[/] {escape(str(job.source))}: {escape(outcome.row.reason)}")
+
+
+def _outcome(event: Event, job: Job) -> Outcome | None:
+    """The outcome that an event brings, if it ends a job. Crashes are refusals that the next run tries again."""
+    if event.kind == "done":
+        return event.value
+    if event.kind == "failed":
+        log.error("%s: unexpected error\n%s", job.source, event.value)
+        reason = f"unexpected error: {event.value.strip().splitlines()[-1]}"
+    elif event.kind == "died":
+        reason = f"its process died with exit code {event.value}" + (" (out of memory?)" if event.value == -9 else "")
+    else:
+        return None
+    return Outcome(ClipRow(job.name, job.name, 0, str(job.source), "refused", reason), "refused")
+
+
+def _summary(outcomes: list[Outcome], seconds: float) -> Table:
+    """What became of the videos, and how fast."""
+    table = Table("videos", "count", "of which", box=None, pad_edge=False)
+    for action in ("prepared", "skipped", "refused", "still refused"):
+        rows = [outcome.row for outcome in outcomes if outcome.action == action]
+        reasons = "\n".join(f"{row.name}: {row.reason}" for row in rows if row.reason)
+        if rows:
+            table.add_row(action, str(len(rows)), escape(reasons or ("unchanged" if action == "skipped" else "")))
+    made = sum(outcome.row.frames for outcome in outcomes if outcome.action == "prepared") / FPS
+    table.add_row(
+        "time", f"{seconds:.1f} s", f"{made:.1f} s of video, {made / max(seconds, 1e-9):.1f} a second" if made else ""
+    )
+    return table

@@ -1,0 +1,1 @@
+"""Measures of generated frames as torchmetrics; they see tensors only."""

@@ -1,0 +1,1 @@
+"""Plain networks and samplers: tensors in, tensors out. Knows nothing of files, data or Lightning."""

@@ -1,0 +1,181 @@
+"""Stage 1: the VQ autoencoder whose latent space the diffusion works in."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.vq_model import VQModel
+from scipy.cluster.vq import kmeans2
+from torch import Tensor, nn
+
+from difftalk_pl.models.configuration import from_dict
+
+
+@dataclass
+class AutoencoderConfig:
+    """Sizes of the autoencoder. The defaults are the published vq-f4: 256 px images, 64 x 64 x 3 latents.
+
+    block_out_channels: width of every level; each level after the first halves the side.
+    codes: entries of the codebook.
+    mid_block_attention: self-attention at the deepest level (vq-f4-noattn has none).
+    """
+
+    block_out_channels: tuple[int, ...] = (128, 256, 512)
+    layers_per_block: int = 2
+    latent_channels: int = 3
+    codes: int = 8192
+    norm_num_groups: int = 32
+    mid_block_attention: bool = True
+    in_channels: int = 3
+
+    @property
+    def factor(self) -> int:
+        """How many pixels of the image's side make one cell of the latent's side."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+    def asdict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "AutoencoderConfig":
+        return from_dict(cls, values)
+
+
+class Quantised(NamedTuple):
+    """z_q: nearest codes, gradients passed straight to z, (B, C, h, w). indices: their numbers, (B, h, w)."""
+
+    z_q: Tensor
+    codebook_loss: Tensor
+    indices: Tensor
+
+
+class Reconstruction(NamedTuple):
+    """image (B, 3, H, W); z before quantisation; loss and indices of the codebook (0 and None where it is not used)."""
+
+    image: Tensor
+    z: Tensor
+    codebook_loss: Tensor
+    indices: Tensor | None
+
+
+class Autoencoder(nn.Module):
+    """The VQModel of diffusers under the names of this project. Latents are never scaled."""
+
+    def __init__(self, config: AutoencoderConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or AutoencoderConfig()
+        levels = len(config.block_out_channels)
+        self.vq = VQModel(
+            in_channels=config.in_channels,
+            out_channels=config.in_channels,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=tuple(config.block_out_channels),
+            layers_per_block=config.layers_per_block,
+            latent_channels=config.latent_channels,
+            num_vq_embeddings=config.codes,
+            norm_num_groups=config.norm_num_groups,
+            scaling_factor=1.0,
+            mid_block_add_attention=config.mid_block_attention,
+        )
+        self.vq.quantize.sane_index_shape = True  # indices (B, h, w) in place of one flat list
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight at which the adaptive weight of the adversarial loss compares gradients."""
+        return self.vq.decoder.conv_out.weight
+
+    def encode(self, image: Tensor) -> Tensor:
+        """image: (B, 3, H, W) in [-1, 1], sides divisible by `config.factor`. Returns z before quantisation."""
+        return self.vq.encode(image).latents
+
+    def quantise(self, z: Tensor) -> Quantised:
+        """Nearest code for every cell of z (B, C, h, w).
+
+        codebook_loss: |sg(z_q) - z|^2 + beta |z_q - sg(z)|^2, beta 0.25, on the terms as the published models had it.
+        """
+        z_q, loss, (_, _, indices) = self.vq.quantize(z)
+        return Quantised(z_q, loss, indices)
+
+    def decode(self, z: Tensor, quantise: bool = True) -> Tensor:
+        """z: (B, C, h, w), before quantisation unless `quantise` is False. Returns the image (B, 3, H, W)."""
+        return self.vq.decode(z, force_not_quantize=not quantise).sample
+
+    def forward(self, image: Tensor, quantise: bool = True) -> Reconstruction:
+        """Encode and decode; without `quantise` it is a plain autoencoder, which is how a codebook is warmed up."""
+        z = self.encode(image)
+        if not quantise:
+            return Reconstruction(self.decode(z, quantise=False), z, z.new_zeros(()), None)
+        quantised = self.quantise(z)
+        return Reconstruction(self.decode(quantised.z_q, quantise=False), z, quantised.codebook_loss, quantised.indices)
+
+    @torch.no_grad()
+    def normalise_latents(self, vectors: Tensor) -> Tensor:
+        """Give every channel of z mean 0 and deviation 1 without changing what a plain pass decodes.
+
+        Latents are never scaled outside of the autoencoder, and diffusion expects about unit variance; the scale is
+        moved into the two 1 x 1 convolutions around the codebook. Not in the paper. Call it before k-means.
+        vectors: (N, C), cells of z. Returns them normalised.
+        """
+        mean, deviation = vectors.mean(0), vectors.std(0).clamp(min=1e-6)
+        before, after = self.vq.quant_conv, self.vq.post_quant_conv
+        after.bias += after.weight[:, :, 0, 0] @ mean
+        after.weight *= deviation[None, :, None, None]
+        before.weight /= deviation[:, None, None, None]
+        before.bias.copy_((before.bias - mean) / deviation)
+        return (vectors - mean) / deviation
+
+    @torch.no_grad()
+    def initialise_codebook(self, vectors: Tensor, seed: int = 0, iterations: int = 10) -> None:
+        """Make the codebook the k-means centres of encoder outputs.
+
+        The uniform start packs all codes into a corner of 1 / codes, and most are then never used.
+        vectors: (N, C), cells of z. Raises ValueError with fewer distinct vectors than codes.
+        """
+        centres = kmeans(vectors.detach().float().cpu().numpy(), self.config.codes, seed, iterations)
+        self.vq.quantize.embedding.weight.copy_(torch.from_numpy(centres))
+
+
+def kmeans(vectors: np.ndarray, count: int, seed: int = 0, iterations: int = 10) -> np.ndarray:
+    """k-means of vectors (N, C): `count` centres, (count, C) float32; a centre that loses its members stays put."""
+    distinct = len(np.unique(vectors, axis=0))
+    if distinct < count:
+        raise ValueError(f"{distinct} distinct vectors cannot fill {count} codes: give more images or fewer codes")
+    seeds = _spread_seeds(vectors, count, np.random.default_rng(seed))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One of the clusters is empty")
+        centres, _ = kmeans2(vectors, seeds, iter=iterations, minit="matrix")
+    return centres.astype(np.float32)
+
+
+def _spread_seeds(vectors: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """k-means++ seeds, one pass over the vectors per seed; scipy's own takes time and memory quadratic in `count`."""
+    vectors = vectors.astype(np.float64)
+    chosen = np.empty((count, vectors.shape[1]))
+    distance = np.full(len(vectors), np.inf)
+    pick = int(rng.integers(len(vectors)))
+    for number in range(count):
+        chosen[number] = vectors[pick]
+        distance = np.minimum(distance, np.square(vectors - vectors[pick]).sum(1))
+        cumulative = np.cumsum(distance)
+        found = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+        pick = min(found, len(vectors) - 1)
+    return chosen
+
+
+class CodebookStatistics(NamedTuple):
+    usage: float
+    perplexity: float
+
+
+def codebook_statistics(counts: Tensor) -> CodebookStatistics:
+    """Health of a codebook from how often each code was chosen, (codes,).
+
+    usage: fraction of the codes chosen at all. perplexity: exp of the entropy, between 1 and the number of codes.
+    """
+    share = counts.double() / counts.sum().clamp(min=1)
+    entropy = -torch.special.xlogy(share, share).sum()
+    return CodebookStatistics((counts > 0).double().mean().item(), entropy.exp().item())

@@ -1,0 +1,125 @@
+"""What the denoiser is told: speech and landmarks as cross-attention context, two latents as extra channels."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+SLOPE = 0.02  # of every LeakyReLU here, as released
+CODE_WIDTH = 64  # D_A and D_L of the paper
+SMOOTHING_FRAMES = 8
+LANDMARKS = 39
+SCORED_WIDTH = 32  # channels of the audio code that the smoothing weights are computed from, as released
+
+
+class Condition(NamedTuple):
+    """context: tokens for cross-attention, (B, N, 128). concat: z_masked then z_reference, (B, 6, h, w)."""
+
+    context: Tensor
+    concat: Tensor
+
+
+@dataclass
+class ConditioningConfig:
+    """How audio and landmarks become a condition.
+
+    audio_channels: channels C of an audio feature step (DeepSpeech logits: 29).
+    context: `single` joins audio and landmark code into one token, as released.
+    landmark_scale: factor on landmarks, which arrive as fractions of the side. The released code feeds pixels of a
+        256 px frame; numbers around 150 train badly in small models, for which 1.0 or so is better.
+    landmark_centre: subtracted from the fractions before scaling. Not in the paper: 0.0 is as released.
+    """
+
+    audio_channels: int = 29
+    context: Literal["single"] = "single"
+    landmark_scale: float = 256.0
+    landmark_centre: float = 0.0
+
+
+class AudioEncoder(nn.Module):
+    """One window of 16 feature steps -> one code: (N, 16, C) -> (N, 64). The AudioNet of AD-NeRF, as released."""
+
+    def __init__(self, channels: int = 29) -> None:
+        super().__init__()
+        convolutions: list[nn.Module] = []
+        for narrow, wide in pairwise((channels, 32, 32, 64, CODE_WIDTH)):  # 16 -> 8 -> 4 -> 2 -> 1 steps
+            convolutions += [nn.Conv1d(narrow, wide, 3, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+        self.encoder_conv = nn.Sequential(*convolutions)
+        self.encoder_fc1 = nn.Sequential(
+            nn.Linear(CODE_WIDTH, CODE_WIDTH), nn.LeakyReLU(SLOPE), nn.Linear(CODE_WIDTH, CODE_WIDTH)
+        )
+
+    def forward(self, windows: Tensor) -> Tensor:
+        code = self.encoder_conv(rearrange(windows, "n steps c -> n c steps"))
+        return self.encoder_fc1(rearrange(code, "n c 1 -> n c"))
+
+
+class AudioSmoothing(nn.Module):
+    """Learned weights over 8 neighbouring frames: (B, 8, 64) -> (B, 64). Paper, section 3.2.
+
+    The weights see half of the channels only, yet all 64 are averaged: so the released network has it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        convolutions: list[nn.Module] = []
+        for wide, narrow in pairwise((SCORED_WIDTH, 16, 8, 4, 2, 1)):
+            convolutions += [nn.Conv1d(wide, narrow, 3, padding=1), nn.LeakyReLU(SLOPE)]
+        self.attentionConvNet = nn.Sequential(*convolutions)
+        self.attentionNet = nn.Sequential(nn.Linear(SMOOTHING_FRAMES, SMOOTHING_FRAMES), nn.Softmax(dim=1))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        scores = self.attentionConvNet(rearrange(codes[..., :SCORED_WIDTH], "b frames c -> b c frames"))
+        weights = self.attentionNet(rearrange(scores, "b 1 frames -> b frames"))
+        return torch.einsum("bf,bfc->bc", weights, codes)
+
+
+class LandmarkEncoder(nn.Module):
+    """The face without its mouth -> one code: (B, 39, 2) -> (B, 64), as released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder_fc1 = nn.Sequential(
+            nn.Linear(2 * LANDMARKS, 128),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(128, CODE_WIDTH),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(CODE_WIDTH, CODE_WIDTH),
+        )
+
+    def forward(self, landmarks: Tensor) -> Tensor:
+        return self.encoder_fc1(rearrange(landmarks, "b points xy -> b (points xy)"))
+
+
+class Conditioning(nn.Module):
+    """E_A and E_L of the paper, and the latents beside them. Learns together with the denoiser."""
+
+    def __init__(self, config: ConditioningConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or ConditioningConfig()
+        if config.context != "single":
+            raise ValueError(f"context is {config.context!r}: expected 'single'")
+        self.audio = AudioEncoder(config.audio_channels)
+        self.smoothing = AudioSmoothing()
+        self.landmarks = LandmarkEncoder()
+
+    @property
+    def context_width(self) -> int:
+        return 2 * CODE_WIDTH
+
+    def encode_audio(self, audio: Tensor) -> Tensor:
+        """audio: windows of features around 8 frames, (B, 8, 16, C) -> (B, 64)."""
+        codes = self.audio(rearrange(audio, "b frames steps c -> (b frames) steps c"))
+        return self.smoothing(rearrange(codes, "(b frames) c -> b frames c", frames=audio.shape[1]))
+
+    def encode_landmarks(self, landmarks: Tensor) -> Tensor:
+        """landmarks: fractions of the side, (B, 39, 2) -> (B, 64)."""
+        return self.landmarks((landmarks - self.config.landmark_centre) * self.config.landmark_scale)
+
+    def forward(self, audio: Tensor, landmarks: Tensor, z_masked: Tensor, z_reference: Tensor) -> Condition:
+        """audio (B, 8, 16, C), landmarks (B, 39, 2), both latents (B, 3, h, w)."""
+        token = torch.cat([self.encode_audio(audio), self.encode_landmarks(landmarks)], dim=1)
+        return Condition(rearrange(token, "b c -> b 1 c"), torch.cat([z_masked, z_reference], dim=1))

@@ -1,0 +1,27 @@
+"""Configuration dataclasses to plain dictionaries and back, because checkpoints store nothing that needs unpickling."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+T = TypeVar("T")
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Build the dataclass `kind` from nested plain dictionaries; lists become tuples, so JSON and YAML will do.
+
+    Missing keys keep their defaults. Raises ValueError that names every key `kind` does not have: a misspelt or a
+    newer setting must not be dropped in silence.
+    """
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no {', '.join(map(repr, unknown))}: it knows {', '.join(known)}")
+    hints = get_type_hints(kind)
+    return kind(**{key: _restore(hints[key], value) for key, value in values.items()})
+
+
+def _restore(hint: Any, value: Any) -> Any:
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        return from_dict(hint, value)  # type: ignore[arg-type]
+    return tuple(value) if isinstance(value, list) else value

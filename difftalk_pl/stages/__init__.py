@@ -1,0 +1,1 @@
+"""The two training stages as LightningModules, and the latents that join them."""

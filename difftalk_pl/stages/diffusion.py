@@ -1,0 +1,159 @@
+"""Stage 2: training of the conditional diffusion model on latents of a frozen autoencoder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+
+from difftalk_pl.data.audio import FEATURES
+from difftalk_pl.data.windows import Window
+from difftalk_pl.errors import UserError
+from difftalk_pl.models.conditioning import Condition
+from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
+from difftalk_pl.models.sampling import NoiseSchedule
+from difftalk_pl.stages.generation import Generator, SamplerConfig
+from difftalk_pl.stages.latents import LatentCodec
+from difftalk_pl.stages.optimisation import Decay, learning_rate_schedule
+from difftalk_pl.stages.weights import DataContract, Weights, entry, load_into, plain, read_weights
+
+
+@dataclass
+class Optimisation:
+    """AdamW.
+
+    Args:
+        learning_rate: the effective one; nothing multiplies it. Released: 6.4e-5 for 8 GPUs with 8 windows each.
+        weight_decay: of AdamW.
+        decay: of the learning rate over the run's max_steps.
+        warmup_steps: of the learning rate.
+    """
+
+    learning_rate: float = 6.4e-5
+    weight_decay: float = 0.01
+    decay: Decay = "constant"
+    warmup_steps: int = 0
+
+
+class DiffusionTraining(L.LightningModule):
+    """Mean squared error on the noise, conditioned on speech, landmarks, masked target and reference.
+
+    Paper, section 3.2 and equation 4.
+
+    Args:
+        autoencoder: weights of stage 1, a checkpoint or an exported folder.
+        difftalk: sizes of denoiser and encoders.
+        schedule: the noise.
+        optimisation: AdamW and its rate.
+        sampler: how test and the sample images generate; no part of the trained model.
+        init_from: weights to start from; a resumed run ignores it.
+        seed: of noise and timesteps, which are a function of (seed, rank, step).
+        channels_last: memory layout, faster on CPUs.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Path,
+        difftalk: DiffTalkConfig = DiffTalkConfig(),
+        schedule: NoiseSchedule = NoiseSchedule(),
+        optimisation: Optimisation = Optimisation(),
+        sampler: SamplerConfig = SamplerConfig(),
+        init_from: Path | None = None,
+        seed: int = 0,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.codec = LatentCodec.load(autoencoder)
+        self.difftalk = DiffTalk(difftalk)
+        self.schedule, self.optimisation, self.sampler, self.seed = schedule, optimisation, sampler, seed
+        self.val_loss = MeanMetric()
+        if init_from is not None:
+            load_into(self.difftalk, read_weights(init_from).difftalk().state_dict(), init_from)
+        if channels_last:
+            self.difftalk.to(memory_format=torch.channels_last)
+
+    def configure_optimizers(self):
+        settings = self.optimisation
+        optimizer = torch.optim.AdamW(
+            self.difftalk.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = learning_rate_schedule(optimizer, settings.decay, settings.warmup_steps, total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def setup(self, stage: str) -> None:
+        """Hold the data against the model before any step."""
+        features = FEATURES[self.trainer.datamodule.features]
+        expected = self.difftalk.config.conditioning.audio_channels
+        if features.channels != expected:
+            raise UserError(
+                f"data.features {features.name} has {features.channels} channels, "
+                f"model.difftalk.conditioning.audio_channels is {expected}: set it to {features.channels}"
+            )
+        self.codec.to(self.device)
+
+    def training_step(self, batch: Window, batch_idx: int) -> Tensor:
+        generator = torch.Generator(self.device)
+        generator.manual_seed(hash((self.seed, self.global_rank, self.global_step)) & (2**63 - 1))
+        loss = self._noise_error(batch, generator)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Window, batch_idx: int) -> None:
+        """The same error with the same noise in every epoch."""
+        generator = torch.Generator(self.device).manual_seed(batch_idx * self.trainer.world_size + self.global_rank)
+        self.val_loss.update(self._noise_error(batch, generator), len(batch["frame"]))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
+        self.val_loss.reset()
+
+    def _noise_error(self, batch: Window, generator: torch.Generator) -> Tensor:
+        z_start, condition = self._conditioned(batch)
+        noise = torch.randn(z_start.shape, generator=generator, device=self.device)
+        t = torch.randint(self.schedule.steps, (len(z_start),), generator=generator, device=self.device)
+        predicted = self.difftalk(self.schedule.add_noise(z_start, noise, t), t, condition)
+        return F.mse_loss(predicted.float(), noise)
+
+    def _conditioned(self, batch: Window) -> tuple[Tensor, Condition]:
+        """Latents from the cache, or coded on the spot where the batch has images."""
+        if "z" in batch:
+            z, z_masked, z_reference = batch["z"], batch["z_masked"], batch["z_reference"]
+        else:
+            z, z_masked, z_reference = (self.codec.encode(batch[key]) for key in ("image", "masked", "reference"))
+        return z, self.difftalk.condition(batch["audio"], batch["landmarks"], z_masked, z_reference)
+
+    def test_step(self, batch: Window, batch_idx: int) -> dict[str, Tensor]:
+        """Frames drawn by the model and by its controls, (B, 3, H, W) in [-1, 1], for whoever measures them."""
+        generator = Generator(self.difftalk, self.codec, self.schedule, self.sampler)
+        rows = {"model": generator(batch), "codec": self.codec.decode(self.codec.encode(batch["image"]))}
+        if "other_audio" in batch:
+            rows["shuffled audio"] = generator({**batch, "audio": batch["other_audio"]})
+        return rows
+
+    def predict_step(self, batch: Window, batch_idx: int) -> Tensor:
+        return Generator(self.difftalk, self.codec, self.schedule, self.sampler)(batch)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        config = {"difftalk": plain(self.difftalk.config), "schedule": plain(self.schedule), "data": self._contract()}
+        checkpoint["difftalk_pl"] = entry("diffusion", config, codec=self.codec.weights)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint whose latents or data are not those of this run."""
+        content = checkpoint["difftalk_pl"]
+        codec = Weights("autoencoder", content["codec"]["config"], content["codec"]["state"]).hash
+        if codec != self.codec.hash:
+            raise UserError(
+                f"the checkpoint was trained with autoencoder {codec}, model.autoencoder is {self.codec.hash}: "
+                "give the autoencoder it was trained with, or start another --run"
+            )
+        if content["config"]["data"] != self._contract():
+            raise UserError(f"the checkpoint was trained on {content['config']['data']}, the data are {self._contract()}")
+
+    def _contract(self) -> dict[str, Any]:
+        data = self.trainer.datamodule
+        return plain(DataContract(features=data.features, mask=data.mask.name, size=data.frame_size))

@@ -1,0 +1,143 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
+from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig, codebook_statistics, kmeans
+
+SMALL = AutoencoderConfig((8, 16), layers_per_block=1, codes=32, norm_num_groups=4, mid_block_attention=False)
+
+
+@pytest.fixture
+def small():
+    torch.manual_seed(0)
+    return Autoencoder(SMALL)
+
+
+def test_default_is_the_published_size(count_parameters):
+    with torch.device("meta"):
+        model = Autoencoder()
+    assert count_parameters(model) == 55_322_782
+    assert model.config.factor == 4
+
+
+def test_attention_is_optional(count_parameters):
+    with torch.device("meta"):
+        with_attention, without = (Autoencoder(AutoencoderConfig(mid_block_attention=there)) for there in (True, False))
+    # two blocks of four 512 x 512 maps with biases and a norm
+    assert count_parameters(with_attention) - count_parameters(without) == 2 * (4 * (512 * 512 + 512) + 2 * 512)
+
+
+@pytest.mark.oracle
+def test_equals_the_published_first_stage(oracle):
+    expected = oracle("vq_width32")
+    model = Autoencoder(AutoencoderConfig((32, 64, 128), codes=64)).eval()
+    published = expected.state_dict()
+    weights = convert_ldm_vae_checkpoint(dict(published), model.vq.config)
+    weights["quantize.embedding.weight"] = published["first_stage_model.quantize.embedding.weight"]
+    model.vq.load_state_dict(weights, strict=True)
+    with torch.no_grad():
+        result = model(expected["x"])
+        quantised = model.quantise(result.z)
+        decoded = model.decode(result.z)
+    torch.testing.assert_close(result.z, expected["z"], atol=5e-5, rtol=0)
+    torch.testing.assert_close(quantised.z_q, expected["z_q"], atol=5e-5, rtol=0)
+    torch.testing.assert_close(result.codebook_loss, expected["codebook_loss"], atol=5e-5, rtol=0)
+    torch.testing.assert_close(result.image, expected["reconstruction"], atol=5e-5, rtol=0)
+    torch.testing.assert_close(decoded, expected["reconstruction"], atol=5e-5, rtol=0)
+    assert torch.equal(result.indices.flatten(), expected["indices"])
+
+
+def test_quantises_to_the_nearest_code(small):
+    z = torch.randn(2, 3, 5, 4, requires_grad=True)
+    codebook = torch.randn(32, 3)
+    with torch.no_grad():
+        small.vq.quantize.embedding.weight.copy_(codebook)
+    result = small.quantise(z)
+    cells = z.detach().permute(0, 2, 3, 1).numpy()
+    distances = ((cells[..., None, :] - codebook.numpy()) ** 2).sum(-1)
+    nearest = distances.argmin(-1)
+    assert np.array_equal(result.indices.numpy(), nearest)
+    np.testing.assert_allclose(result.z_q.detach().permute(0, 2, 3, 1), codebook.numpy()[nearest], atol=1e-6)
+    assert result.codebook_loss.item() == pytest.approx(1.25 * distances.min(-1).mean() / 3, rel=1e-5)
+
+
+def test_gradients_pass_the_quantisation_and_pull_codes_a_quarter_as_hard(small):
+    z = torch.randn(1, 3, 4, 4, requires_grad=True)
+    weight = torch.randn(1, 3, 4, 4)
+    result = small.quantise(z)
+    (through,) = torch.autograd.grad((weight * result.z_q).sum(), z, retain_graph=True)
+    assert torch.equal(through, weight)
+    codes = small.vq.quantize.embedding.weight
+    pull_z, pull_codes = torch.autograd.grad(result.codebook_loss, (z, codes))
+    torch.testing.assert_close(pull_codes.sum(0), -0.25 * pull_z.sum((0, 2, 3)))
+
+
+def test_without_quantisation_the_codebook_has_no_part(small):
+    image = torch.rand(1, 3, 16, 16) * 2 - 1
+    plain = small(image, quantise=False)
+    assert plain.indices is None
+    assert plain.codebook_loss == 0
+    assert plain.z.shape == (1, 3, 8, 8)
+    with torch.no_grad():
+        small.vq.quantize.embedding.weight.add_(5)
+    assert torch.equal(small(image, quantise=False).image, plain.image)
+    assert torch.equal(small.decode(plain.z, quantise=False), plain.image)
+    assert not torch.allclose(small(image).image, plain.image)
+    torch.testing.assert_close(small.decode(plain.z), small(image).image)
+
+
+def test_last_layer_is_where_the_image_comes_out(small):
+    with torch.no_grad():
+        small.last_layer.zero_()
+        image = small(torch.rand(1, 3, 16, 16)).image
+    assert (image == image[:, :, :1, :1]).all()
+
+
+def test_kmeans_finds_the_centres_of_clusters():
+    rng = np.random.default_rng(0)
+    centres = rng.uniform(-5, 5, (20, 3))
+    vectors = np.repeat(centres, 50, axis=0) + rng.normal(0, 0.01, (1000, 3))
+    found = kmeans(rng.permutation(vectors).astype(np.float32), 20, seed=3)
+    distance = np.linalg.norm(found[:, None] - centres, axis=-1)
+    assert sorted(distance.argmin(1)) == list(range(20))
+    assert distance.min(1).max() < 0.01
+
+
+def test_codebook_from_vectors_is_used_and_repeats(small):
+    vectors = torch.randn(500, 3, generator=torch.Generator().manual_seed(1))
+    z = vectors.T.reshape(1, 3, 20, 25)
+    before = len(small.quantise(z).indices.unique())
+    small.initialise_codebook(vectors, seed=7)
+    assert len(small.quantise(z).indices.unique()) == 32 > before
+    first = small.vq.quantize.embedding.weight.clone()
+    small.initialise_codebook(vectors, seed=7)
+    assert torch.equal(first, small.vq.quantize.embedding.weight)
+
+
+def test_codebook_needs_as_many_distinct_vectors_as_codes(small):
+    repeated = torch.randn(31, 3).repeat(100, 1)
+    with pytest.raises(ValueError, match="31 distinct vectors cannot fill 32 codes"):
+        small.initialise_codebook(repeated)
+    exactly = torch.randn(32, 3)
+    small.initialise_codebook(exactly.repeat(3, 1))
+    codes = small.vq.quantize.embedding.weight.detach()
+    torch.testing.assert_close(codes[codes[:, 0].argsort()], exactly[exactly[:, 0].argsort()])
+
+
+@pytest.mark.parametrize(
+    ("counts", "usage", "perplexity"),
+    [([5, 5, 5, 5, 0, 0, 0, 0], 0.5, 4.0), ([9, 0], 0.5, 1.0), ([0, 0], 0.0, 1.0), ([3, 1], 1.0, 4 / 3**0.75)],
+)
+def test_codebook_statistics(counts, usage, perplexity):
+    statistics = codebook_statistics(torch.tensor(counts))
+    assert statistics.usage == usage
+    assert statistics.perplexity == pytest.approx(perplexity, rel=1e-9)
+
+
+def test_config_survives_json_and_refuses_unknown_keys():
+    assert AutoencoderConfig.from_dict(json.loads(json.dumps(SMALL.asdict()))) == SMALL
+    with pytest.raises(ValueError, match="'codez'"):
+        AutoencoderConfig.from_dict({"codez": 3})
