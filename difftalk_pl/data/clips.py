@@ -64,6 +64,15 @@ class Clip:
     def folder(self) -> Path:
         return self.root / "clips" / self.name
 
+    @property
+    def pool(self) -> int:
+        """How many frames references are drawn from."""
+        return self.frames
+
+    def source_frame(self, frame: int) -> int:
+        """Where in the pool a frame lies."""
+        return frame
+
     @cached_property
     def landmarks(self) -> np.ndarray:
         """(T, 68, 2) float32, fractions of the frame's side."""

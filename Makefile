@@ -1,0 +1,28 @@
+# make demo and make test need Python 3.10+, make and a network with PyPI; they set up .venv by themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+export WANDB_SILENT ?= true
+
+.PHONY: setup demo test lint clean
+
+setup: .venv/ready
+
+.venv/ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: setup
+	bash experiments/demo/run.sh $(BIN)/python
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv runs data/demo

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The whole road once, each step the command that a user would type: bash experiments/demo/run.sh [PYTHON]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=${1:-python}
+run=runs/demo
+
+step() {
+  printf '\n\033[1m$ python -m difftalk_pl %s\033[0m\n' "$*"
+  "$python" -m difftalk_pl "$@"
+}
+
+rm -rf "$run"
+step synthesize --out data/demo --clips 30 --seconds 10
+step synthesize --out data/demo --clips 6 --seconds 10 --first_identity 900 # people that the weights never met
+step fit -c experiments/demo/autoencoder.yaml
+step cache-latents --data data/demo --autoencoder "$run/autoencoder/checkpoints/last.ckpt"
+step fit -c experiments/demo/diffusion.yaml
+step test -c experiments/demo/autoencoder.yaml
+step test -c experiments/demo/diffusion.yaml
+step synthesize --out data/demo_person --clips 1 --seconds 5 --size 256 --first_identity 900
+step animate --checkpoint "$run/diffusion/checkpoints/last.ckpt" --video data/demo_person/clips/synthetic_900/video.mp4 \
+  --audio data/demo/clips/synthetic_901/audio.wav --out "$run/animated.mp4"
+
+cat <<EOF
+
+scores:        $run/diffusion/results.json (and $run/autoencoder/results.json)
+video:         $run/animated.mp4
+contact sheet: $run/diffusion/samples/test_synthetic_900.png (true, masked, reference, generated; time runs to the right)
+EOF
