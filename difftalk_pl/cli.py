@@ -17,6 +17,16 @@ from difftalk_pl.logs import log_to_terminal
 log = logging.getLogger(__name__)
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+IRRELEVANT = (  # warnings of Lightning and torch about what is meant to be so
+    ".*does not have many workers.*",
+    ".*WeightAveraging callback.*",
+    "You're resuming from a checkpoint that ended before the epoch ended.*",  # the sampler knows where it was
+    "LightningCLI's args parameter is intended to run from within Python.*",
+    "Using ModelCheckpoint with manual optimization.*",
+    ".*isinstance.treespec.*",
+    "Checkpoint directory .* exists and is not empty.*",
+    "Experiment logs directory .* exists and is not empty.*",
+)
 EPILOG = """An experiment is a YAML; a second -c overrides only what differs:
 python -m difftalk_pl fit -c experiments/demo/diffusion.yaml -c mine.yaml --trainer.max_steps 100.
 fit goes on from RUN/checkpoints/last.ckpt where there is one."""
@@ -62,7 +72,7 @@ class DiffTalkCLI(LightningCLI):
 def run_lightning(arguments: list[str]) -> None:
     """Parse and run one of LightningCLI's subcommands. Raises UserError where defaults or checkpoints are missing."""
     log_to_terminal()
-    for pattern in (".*does not have many workers.*", ".*lr_scheduler.step.*", ".*WeightAveraging callback.*"):
+    for pattern in IRRELEVANT:
         warnings.filterwarnings("ignore", pattern)
     build_cli(None if arguments == sys.argv[1:] else arguments)
 

@@ -45,12 +45,8 @@ class MFCC:
             return np.zeros((0, self.channels), np.float32)
         dither = np.random.default_rng(0).standard_normal(len(samples))
         half_window = 200  # 12.5 ms: the window of a step is centred on the step's time
-        signal = np.pad(samples + dither, half_window, mode="reflect" if len(samples) > half_window else "constant")
-        coefficients = mfcc(signal, RATE, numcep=self.channels)[::2]
-        coefficients = coefficients[:steps]
-        short = steps - len(coefficients)
-        if short > 0:
-            coefficients = np.pad(coefficients, ((0, short), (0, 0)), mode="edge")
+        signal = np.pad(samples + dither, half_window, mode="reflect")
+        coefficients = mfcc(signal, RATE, numcep=self.channels)[::2][:steps]
         spread = np.maximum(coefficients.std(axis=0), 1.0)
         return ((coefficients - coefficients.mean(axis=0)) / spread).astype(np.float32)
 

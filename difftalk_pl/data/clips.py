@@ -1,6 +1,7 @@
 """The prepared-clip format: writing a clip whole or not at all, and opening it without reading it.
 
-ROOT/dataset.json and ROOT/clips.csv describe the dataset; ROOT/clips/NAME/ holds one clip. ARCHITECTURE.md lists the files.
+ROOT/dataset.json and ROOT/clips.csv describe the dataset; ROOT/clips/NAME/ holds one clip. ARCHITECTURE.md lists the
+files.
 """
 
 import csv
@@ -13,7 +14,6 @@ import wave
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from difftalk_pl.errors import UserError
 
 FORMAT = 1
 SAMPLES_PER_FRAME = RATE // FPS
-PREPARED_CRF = 8  # H.264 quality of video.mp4: 42 dB and more against the cropped frames
+PREPARED_CRF = 5  # H.264 quality of video.mp4: at least 42 dB in every frame of the real clips
 VERSIONED = ("numpy", "av", "dlib-bin", "python_speech_features", "scikit-image")
 
 
@@ -73,9 +73,9 @@ class Clip:
         """Where in the pool a frame lies."""
         return frame
 
-    @cached_property
+    @property
     def landmarks(self) -> np.ndarray:
-        """(T, 68, 2) float32, fractions of the frame's side."""
+        """(T, 68, 2) float32, fractions of the frame's side. Not kept: a mapping holds a file open."""
         return open_array(self.folder / "landmarks.npy", frames=self.frames, rows_per_frame=1)
 
     def features(self, kind: str) -> np.ndarray:
@@ -91,7 +91,14 @@ class Clip:
             return np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
 
     def reader(self) -> FrameReader:
-        return FrameReader(self.folder / "video.mp4")
+        """The frames by number. Raises UserError where the video is not as long as the clip."""
+        reader = FrameReader(self.folder / "video.mp4")
+        if len(reader) != self.pool:
+            reader.close()
+            raise UserError(
+                f"{reader.path}: {len(reader)} frames, expected {self.pool}; remove its clip and prepare again"
+            )
+        return reader
 
     def info(self) -> dict[str, Any]:
         return json.loads((self.folder / "clip.json").read_text(encoding="utf-8"))
@@ -174,10 +181,20 @@ def remove_leftovers(root: Path) -> list[str]:
     """Remove half-written clips whose writer on this machine is dead; says which."""
     removed = []
     for folder in (root / "clips").glob(f".*.{socket.gethostname()}.*.tmp"):
-        if not Path(f"/proc/{folder.name.split('.')[-2]}").exists():
+        if not _is_running(int(folder.name.split(".")[-2])):
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(folder.name)
     return removed
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, and does nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def create_dataset(root: Path, size: int) -> DatasetInfo:
@@ -218,7 +235,10 @@ def read_rows(root: Path) -> dict[str, ClipRow]:
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [ClipRow(**{**row, "frames": int(row["frames"])}) for row in csv.DictReader(file)]
+        rows = [
+            ClipRow(row["name"], row["identity"], int(row["frames"]), row["source"], row["status"], row["reason"])
+            for row in csv.DictReader(file)
+        ]
     return {row.name: row for row in rows}
 
 
@@ -249,6 +269,9 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _replacing(path: Path):
     """A text file that replaces `path` when it is complete."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with aside.open("w", newline="", encoding="utf-8") as file:
-        yield file
-    os.replace(aside, path)
+    try:
+        with aside.open("w", newline="", encoding="utf-8") as file:
+            yield file
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -46,7 +46,9 @@ class Split:
         for side in ("test", "val"):
             fraction = getattr(self, side)
             if parts[side] is None:
-                number = min(max(round(fraction * len({c.identity for c in clips})), 1 if fraction > 0 else 0), len(free))
+                number = min(
+                    max(round(fraction * len({c.identity for c in clips})), 1 if fraction > 0 else 0), len(free)
+                )
                 chosen, free = free[:number], free[number:]
                 parts[side] = [clip for clip in clips if clip.identity in chosen]
         if parts["train"] is None:
@@ -61,11 +63,20 @@ class Split:
         if wanted is None or isinstance(wanted, (int, float)):
             return None
         if isinstance(wanted, (str, Path)):
-            wanted = [line.strip() for line in Path(wanted).read_text(encoding="utf-8").splitlines() if line.strip()]
+            wanted = _lines(side, Path(wanted))
         unknown = set(wanted) - {clip.name for clip in clips} - {clip.identity for clip in clips}
         if unknown:
             raise UserError(f"split {side}: not in the dataset: {', '.join(sorted(unknown))}; see its clips.csv")
         return [clip for clip in clips if clip.name in wanted or clip.identity in wanted]
+
+
+def _lines(side: str, path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise UserError(
+            f"split {side}: {path}: {error.strerror}; expected a fraction, a list of names or a file of them"
+        ) from error
 
 
 def _refuse_shared_identities(sides: dict[str, list[Clip]]) -> None:

@@ -1,7 +1,6 @@
 """A prepared clip that another sound drives: what inference reads through the same Dataset as training."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -47,7 +46,7 @@ class DrivenClip(Clip):
     def source_frame(self, frame: int) -> int:
         return int(back_and_forth(frame, self.pool))
 
-    @cached_property
+    @property
     def landmarks(self) -> np.ndarray:
         still = Clip(self.root, self.name, self.pool).landmarks
         return still[back_and_forth(np.arange(self.frames), self.pool)]

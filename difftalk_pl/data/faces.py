@@ -20,6 +20,7 @@ from PIL import Image
 from difftalk_pl.errors import UserError
 
 DETECT_SIDE = (320, 640)  # detection runs at half size, but with a long side within these pixels
+TINY_SIDE = 800  # frames up to this side are searched at twice the size before they count as faceless
 SAME_FACE = 0.3  # intersection over union from which a detection confirms a track
 DRIFTED = 0.06  # of the face's size: further from fresh landmarks, the chain starts again at the detection
 LOST_FOR = 50  # frames after which a face that comes back is another face
@@ -146,7 +147,15 @@ class FaceTracker:
         found = self._detect(frame, shrink=True)
         if tracks and all(_best(track.box, found)[1] >= SAME_FACE for track in tracks):
             return found
-        return self._detect(frame, shrink=False) or found
+        return self._detect(frame, shrink=False) or found or self._detect_tiny(frame)
+
+    def _detect_tiny(self, frame: np.ndarray) -> list[Box]:
+        """The detector sees nothing below 80 pixels: in small frames, look at twice the size."""
+        if max(frame.shape) > TINY_SIDE:
+            return []
+        height, width = frame.shape[:2]
+        large = Image.fromarray(frame).resize((2 * width, 2 * height), Image.Resampling.BILINEAR)
+        return [box / 2 for box in self._detect(np.asarray(large), shrink=False)]
 
     def _confirm(self, track: _Track, frame: np.ndarray, found: list[Box]) -> bool:
         """Whether a detection agrees with a track; takes it out of `found`. A chain that has drifted starts anew."""

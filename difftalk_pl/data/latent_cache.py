@@ -35,12 +35,15 @@ class LatentCache:
         content = {key: str(value) for key, value in asdict(self).items() if key != "root"}
         (self.folder / "latents.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
-    def open(self, clip: Clip) -> np.ndarray:
-        """Memory-map a clip's latents. Raises UserError where there are none or they do not fit the clip."""
+    def open(self, clip: Clip) -> np.memmap:
+        """Memory-map a clip's latents for `read_latent`. Raises UserError where there are none or they do not fit."""
         path = self.path(clip.name)
         if not path.exists():
             raise UserError(f"no latents for {clip.name!r}: {self._remedy()}")
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); remove it and run cache-latents") from error
         if array.ndim != 5 or array.shape[:2] != (2, clip.frames):
             raise UserError(f"{path}: shape {array.shape} for {clip.frames} frames; remove it and run cache-latents")
         return array
@@ -56,3 +59,16 @@ class LatentCache:
         others = sorted(folder.name for folder in (self.root / "latents").glob("*-*") if folder != self.folder)
         made = f" (there are latents of another autoencoder or mask: {', '.join(others)})" if others else ""
         return f"run cache-latents --data {self.root} --mask {self.mask} with autoencoder {self.codec}{made}"
+
+
+def read_latent(latents: np.memmap, kind: int, frame: int) -> np.ndarray:
+    """One frame's latents, (C, h, w) float32; kind 0 is z, 1 is z of the masked frame.
+
+    Read by its place in the file. Through the mapping, every page fault at a random place reads ahead, and what it
+    reads grows with the file: 8 MiB for these 24 KiB on some machines.
+    """
+    assert latents.filename is not None
+    count = int(np.prod(latents.shape[2:]))
+    offset = latents.offset + (kind * latents.shape[1] + frame) * count * latents.itemsize
+    flat = np.fromfile(latents.filename, latents.dtype, count, offset=offset)
+    return flat.reshape(latents.shape[2:]).astype(np.float32)

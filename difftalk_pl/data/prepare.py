@@ -4,11 +4,10 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentParser
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
@@ -32,7 +31,7 @@ def prepare(
     sources: list[Path],
     out: Path,
     size: Literal[64, 128, 256, 512] = 256,
-    features: Sequence[str] = ("mfcc",),
+    features: list[str] | str = "mfcc",
     workers: int = 1,
     smoothing: float = 0.7,
     detect_every: int = 10,
@@ -51,7 +50,7 @@ def prepare(
         sources: Video files, and folders that are searched for them.
         out: The dataset's folder; made, or added to.
         size: Side of the square frames in pixels. One dataset has one size.
-        features: Kinds of audio features to compute.
+        features: Kinds of audio features to compute, several as [a,b].
         workers: Processes; each prepares one clip at a time.
         smoothing: Deviation in frames of the Gaussian that smooths the landmarks along time; 0 for none.
         detect_every: Frames between two runs of the face detector; landmarks are found in every frame.
@@ -62,15 +61,16 @@ def prepare(
         retry_refused: Try clips again that were refused before, though neither file nor settings have changed.
     """
     settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds)
+    kinds = [features] if isinstance(features, str) else features
     videos = find_videos(sources)
-    if unknown := [kind for kind in features if kind not in FEATURES]:
+    if unknown := [kind for kind in kinds if kind not in FEATURES]:
         raise UserError(f"--features {unknown[0]}: no such kind; there are {', '.join(FEATURES)}")
     create_dataset(out, size)
     remove_leftovers(out)
     book = _Book(out)
     book.check_names(videos)
     memory = {} if retry_refused else book.refusals
-    jobs = [Job(path, out, name, settings, tuple(features), overlay, memory.get(name)) for name, path in videos.items()]
+    jobs = [Job(path, out, name, settings, tuple(kinds), overlay, memory.get(name)) for name, path in videos.items()]
     started = time.monotonic()
     with _Screen(len(jobs)) as screen:
         for event in run_jobs(run_job, jobs, workers):
@@ -80,24 +80,6 @@ def prepare(
     console.print(_summary(book.outcomes, time.monotonic() - started))
     if not any(row.status == "ok" for row in book.rows.values()):
         raise UserError(f"{out}: no clip could be prepared; the reasons are in {out / 'clips.csv'}")
-
-
-def command(arguments: Sequence[str], prog: str) -> None:
-    """`prepare` as a command line: sources by position, as many as there are, everything else by name."""
-    parser = ArgumentParser(prog=prog, description=(prepare.__doc__ or "").split("\n\n    Args:")[0])
-    parser.add_argument("sources", nargs="+", type=Path, help="Video files, and folders that are searched for them.")
-    parser.add_argument(
-        "--features", nargs="+", default=["mfcc"], choices=list(FEATURES), help="Kinds of audio features."
-    )
-    parser.add_argument("--retry_refused", action="store_true", help="Try clips again that were refused before.")
-    parser.add_function_arguments(prepare, skip={"sources", "features", "retry_refused"}, as_group=False)
-    prepare(**vars(parser.parse_args([_underscored(argument) for argument in arguments])))
-
-
-def _underscored(argument: str) -> str:
-    """--retry-refused=x-y -> --retry_refused=x-y: both spellings are taken."""
-    name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value if argument.startswith("--") else argument
 
 
 def find_videos(sources: Iterable[Path]) -> dict[str, Path]:

@@ -15,7 +15,7 @@ from difftalk_pl.data.faces import track_faces
 from difftalk_pl.data.framing import MARGIN, Crop, check_face, crop_square, fill_gaps, smooth
 from difftalk_pl.data.overlay import write_overlay
 from difftalk_pl.data.pool import Report
-from difftalk_pl.data.video import VideoInfo, fit_audio, probe, read_audio, read_frames
+from difftalk_pl.data.video import MediaError, VideoInfo, fit_audio, probe, read_audio, read_frames
 from difftalk_pl.errors import UserError
 
 REPORT_EVERY = 25  # frames
@@ -81,9 +81,23 @@ def prepare_clip(job: Job, identity: dict[str, Any], report: Report) -> Clip:
     Raises:
         UserError: the clip is refused; the message is the reason.
     """
-    settings, info = job.settings, probe(job.source)
-    audio = _audible(job.source, info, settings)
-    expected = 2 * round(info.duration * FPS)
+    info = probe(job.source)
+    return _write(job, identity, info, _audible(job.source, info, job.settings), report)
+
+
+def prepare_silent(job: Job, report: Report) -> Clip:
+    """As `prepare_clip`, but for the face alone: a video without sound or of any length will do; the clip is silent."""
+    identity = {"sha256": sha256(job.source), "settings": asdict(job.settings)}
+    try:
+        return _write(job, identity, probe(job.source), np.zeros(0, np.int16), report)
+    except MediaError:
+        raise
+    except UserError as error:
+        raise UserError(f"{job.source}: {error}") from error
+
+
+def _write(job: Job, identity: dict[str, Any], info: VideoInfo, audio: np.ndarray, report: Report) -> Clip:
+    settings, expected = job.settings, 2 * round(info.duration * FPS)
     seen = track_faces(_reported(read_frames(job.source, FPS), 0, expected, report), detect_every=settings.detect_every)
     points = fill_gaps(seen.landmarks, settings.max_gap, FPS)
     check_face(points, info.width, info.height, settings.min_face)

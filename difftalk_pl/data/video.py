@@ -185,8 +185,7 @@ class FrameReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with _errors(path):
-            self._container = av.open(str(path))
+        self._container = _open_file(path)
         self._stream = _video_stream(self._container, path)
         self._stream.thread_type = "NONE"  # threads would each hold frames, in every loader worker, for every open clip
         entries = list(self._stream.index_entries)
@@ -203,7 +202,7 @@ class FrameReader:
         """Frame k as (H, W, 3) uint8 RGB."""
         if not 0 <= k < len(self):
             raise IndexError(f"{self.path}: frame {k} of {len(self)}")
-        with _errors(self.path):
+        with _errors(self.path, "damaged"):
             self._container.seek(self._pts[k], stream=self._stream)
             for frame in self._container.decode(self._stream):
                 if frame.pts == self._pts[k]:
@@ -215,21 +214,23 @@ class FrameReader:
 
 
 @contextmanager
-def _errors(path: str | Path) -> Iterator[None]:
+def _errors(path: str | Path, cause: str) -> Iterator[None]:
     """Turn whatever the libraries raise about a file into one line that names it."""
     try:
         yield
-    except av.InvalidDataError as error:
-        raise MediaError(f"{path}: unreadable: not a media file, or damaged ({error.strerror})") from error
-    except av.FFmpegError as error:
-        raise MediaError(f"{path}: unreadable: {error.strerror}") from error
-    except OSError as error:
-        raise MediaError(f"{path}: unreadable: {error.strerror or error}") from error
+    except (av.FFmpegError, OSError) as error:
+        raise MediaError(f"{path}: {cause}: {error.strerror or error}") from error
+
+
+def _open_file(path: str | Path) -> InputContainer:
+    known = Path(path).is_file() and Path(path).stat().st_size > 0
+    with _errors(path, "unreadable: not a media file, or cut off" if known else "unreadable"):
+        return av.open(str(path))
 
 
 @contextmanager
 def _open(path: str | Path) -> Iterator[InputContainer]:
-    with _errors(path), av.open(str(path)) as container:
+    with _open_file(path) as container, _errors(path, "damaged"):
         yield container
 
 

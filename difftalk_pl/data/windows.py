@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from difftalk_pl.data.audio import FPS, smoothing_windows
 from difftalk_pl.data.clips import Clip
-from difftalk_pl.data.latent_cache import LatentCache
+from difftalk_pl.data.latent_cache import LatentCache, read_latent
 from difftalk_pl.data.masks import MaskPolicy, hide
 from difftalk_pl.errors import UserError
 
@@ -54,7 +54,7 @@ class Window(TypedDict, total=False):
 class Draw(NamedTuple):
     """A window of an epoch: what the sampler hands to the Dataset, so that workers need not know the epoch."""
 
-    index: int
+    number: int
     epoch: int
 
 
@@ -69,6 +69,12 @@ class ReferenceRule:
 
     min_gap: int = 60
     lenient: bool = False
+
+    def __post_init__(self) -> None:
+        if self.min_gap < 1:
+            raise UserError(
+                f"min_reference_gap {self.min_gap}: expected 1 or more, a frame must not be its own reference"
+            )
 
     def targets(self, frames: int) -> int:
         """How many frames of a clip have a partner far enough away."""
@@ -164,6 +170,8 @@ class Windows(Dataset):
 
     def __getitem__(self, draw: int | Draw) -> Window:
         index, epoch = draw if isinstance(draw, Draw) else (draw, 0)
+        if not 0 <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
         number = int(np.searchsorted(self.ends, index, side="right"))
         offset = index - (int(self.ends[number - 1]) if number else 0)
         clip = self.clips[number]
@@ -204,9 +212,9 @@ class Windows(Dataset):
         if files.latents is None:
             return
         frame, reference = window["frame"], window["reference_frame"]
-        window["z"] = torch.from_numpy(files.latents[0, frame].astype(np.float32))
-        window["z_masked"] = torch.from_numpy(files.latents[1, frame].astype(np.float32))
-        window["z_reference"] = torch.from_numpy(files.latents[0, reference].astype(np.float32))
+        window["z"] = torch.from_numpy(read_latent(files.latents, 0, frame))
+        window["z_masked"] = torch.from_numpy(read_latent(files.latents, 1, frame))
+        window["z_reference"] = torch.from_numpy(read_latent(files.latents, 0, reference))
 
     def _add_conditions(self, window: Window, files: _OpenClip, random: np.random.Generator) -> None:
         if "landmarks" in self.parts:
@@ -217,7 +225,7 @@ class Windows(Dataset):
         frame = window["frame"]
         window["audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(frame)))
         if "other_audio" in self.parts:
-            other = ReferenceRule(min_gap=FPS).draw(frame, files.clip.frames, random)
+            other = ReferenceRule(min_gap=FPS, lenient=True).draw(frame, files.clip.frames, random)
             window["other_audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(other)))
 
     def _files(self, number: int) -> _OpenClip:

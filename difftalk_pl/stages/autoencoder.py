@@ -13,8 +13,8 @@ from torchmetrics import MeanMetric
 from difftalk_pl.data.windows import Window
 from difftalk_pl.models.adversarial import PatchGAN, adaptive_weight, adversarial_loss, hinge_discriminator_loss
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig, Reconstruction, codebook_statistics
-from difftalk_pl.stages.optimisation import Decay, learning_rate_schedule
-from difftalk_pl.stages.weights import entry, load_into, plain, read_weights
+from difftalk_pl.stages.optimisation import Decay, learning_rate_factor
+from difftalk_pl.stages.weights import entry, load_into, plain, read_weights, weights_hash
 
 
 @dataclass
@@ -93,7 +93,8 @@ class AutoencoderPretraining(L.LightningModule):
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         self.register_buffer("code_counts", torch.zeros(autoencoder.codes), persistent=False)
         self.val_loss = MeanMetric()
-        self._vectors: list[Tensor] = []
+        collected = codebook.vectors if codebook.warmup else 0
+        self.register_buffer("warmup_cells", torch.zeros(collected, autoencoder.latent_channels))
         if init_from is not None:
             load_into(self.autoencoder, read_weights(init_from).autoencoder().state_dict(), init_from)
             self.batches.fill_(codebook.warmup)
@@ -105,11 +106,17 @@ class AutoencoderPretraining(L.LightningModule):
         return int(self.batches) >= self.codebook.warmup
 
     def configure_optimizers(self):
-        total = int(self.trainer.estimated_stepping_batches)
         generator = torch.optim.Adam(self.autoencoder.parameters(), lr=self.learning_rate, betas=self.betas)
         discriminator = torch.optim.Adam(self.discriminator.parameters(), lr=self.learning_rate, betas=self.betas)
-        schedules = [learning_rate_schedule(o, self.decay, self.warmup_steps, total) for o in (generator, discriminator)]
-        return [generator, discriminator], schedules
+        return generator, discriminator
+
+    def _set_learning_rate(self, *optimizers: torch.optim.Optimizer) -> None:
+        """A function of the step alone: the discriminator's optimizer is not stepped in every batch."""
+        total = int(self.trainer.estimated_stepping_batches)
+        rate = self.learning_rate * learning_rate_factor(self.global_step, self.decay, self.warmup_steps, total)
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = rate
+        self.log("train/learning_rate", rate)
 
     def train(self, mode: bool = True) -> "AutoencoderPretraining":
         """As in nn.Module, except that the perceptual network never leaves evaluation."""
@@ -124,15 +131,13 @@ class AutoencoderPretraining(L.LightningModule):
     def training_step(self, batch: Window, batch_idx: int) -> None:
         image = batch["image"]
         generator, discriminator = self.optimizers()
+        self._set_learning_rate(generator, discriminator)
         output = self.autoencoder(image, quantise=self.quantising)
         loss = self._autoencoder_loss(image, output)
         self._step_autoencoder(generator, loss)
         if self._adversarial_now():
             self._step_discriminator(discriminator, image, output.image.detach())
-        for schedule in self.lr_schedulers():
-            schedule.step()
         self._count(output)
-        self.log("train/learning_rate", generator.param_groups[0]["lr"])
         self.batches += 1
 
     def _step_autoencoder(self, optimizer, loss: Tensor) -> None:
@@ -180,18 +185,25 @@ class AutoencoderPretraining(L.LightningModule):
         if output.indices is not None:
             self.code_counts += torch.bincount(output.indices.flatten(), minlength=len(self.code_counts))
             return
-        per_batch = max(self.codebook.vectors // max(self.codebook.warmup // 2, 1), 1)
-        if int(self.batches) >= self.codebook.warmup // 2:
-            cells = output.z.detach().movedim(1, -1).flatten(0, -2)
-            self._vectors.append(cells[torch.randperm(len(cells))[:per_batch]].cpu())
+        self._collect_cells(output.z.detach().movedim(1, -1).flatten(0, -2))
         if int(self.batches) == self.codebook.warmup - 1:
             self._start_codebook()
 
+    def _collect_cells(self, cells: Tensor) -> None:
+        """Cells of z, (N, 3), from the second half of the warm-up. A buffer, so that a resumed run still has them."""
+        half = self.codebook.warmup // 2
+        per_batch = max(self.codebook.vectors // max(self.codebook.warmup - half, 1), 1)
+        start = (int(self.batches) - half) * per_batch
+        if start >= 0:
+            chosen = cells[torch.randperm(len(cells), device=cells.device)[:per_batch]]
+            room = self.warmup_cells[start : start + per_batch]
+            room[: len(chosen)] = chosen[: len(room)]
+
     def _start_codebook(self) -> None:
-        """End of the warm-up: latents to unit variance, k-means as codebook."""
-        vectors = self.autoencoder.normalise_latents(torch.cat(self._vectors))
-        self._vectors.clear()
-        self.autoencoder.initialise_codebook(self.trainer.strategy.broadcast(vectors))
+        """End of the warm-up: latents to unit variance, k-means as codebook. All ranks take what rank 0 collected."""
+        cells = self.trainer.strategy.broadcast(self.warmup_cells)
+        cells = cells[cells.abs().sum(1) > 0]
+        self.autoencoder.initialise_codebook(self.autoencoder.normalise_latents(cells))
 
     def on_train_epoch_end(self) -> None:
         if self.code_counts.sum() > 0:
@@ -208,7 +220,11 @@ class AutoencoderPretraining(L.LightningModule):
 
     def test_step(self, batch: Window, batch_idx: int) -> dict[str, Tensor]:
         """Reconstructions, (B, 3, H, W) in [-1, 1], for whoever measures them."""
-        return {"codec": self.autoencoder(batch["image"]).image.clamp(-1, 1)}
+        return {"codec": self.autoencoder(batch["image"], quantise=self.quantising).image.clamp(-1, 1)}
+
+    def weights_hash(self) -> str:
+        """Names the weights that are in place."""
+        return weights_hash(self.autoencoder.state_dict())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         config = {"autoencoder": plain(self.autoencoder.config)}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from difftalk_pl.data.audio import FEATURES
@@ -19,8 +20,8 @@ from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.sampling import NoiseSchedule
 from difftalk_pl.stages.generation import Generator, SamplerConfig
 from difftalk_pl.stages.latents import LatentCodec
-from difftalk_pl.stages.optimisation import Decay, learning_rate_schedule
-from difftalk_pl.stages.weights import DataContract, Weights, entry, load_into, plain, read_weights
+from difftalk_pl.stages.optimisation import Decay, learning_rate_factor
+from difftalk_pl.stages.weights import DataContract, Weights, entry, load_into, plain, read_weights, weights_hash
 
 
 @dataclass
@@ -83,7 +84,9 @@ class DiffusionTraining(L.LightningModule):
             self.difftalk.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         total = int(self.trainer.estimated_stepping_batches)
-        schedule = learning_rate_schedule(optimizer, settings.decay, settings.warmup_steps, total)
+        schedule = LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, settings.decay, settings.warmup_steps, total)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def setup(self, stage: str) -> None:
@@ -138,6 +141,10 @@ class DiffusionTraining(L.LightningModule):
 
     def predict_step(self, batch: Window, batch_idx: int) -> Tensor:
         return Generator(self.difftalk, self.codec, self.schedule, self.sampler)(batch)
+
+    def weights_hash(self) -> str:
+        """Names the weights that are in place."""
+        return weights_hash(self.difftalk.state_dict())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         config = {"difftalk": plain(self.difftalk.config), "schedule": plain(self.schedule), "data": self._contract()}

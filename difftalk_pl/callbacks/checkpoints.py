@@ -1,0 +1,54 @@
+"""Checkpoints: whole or absent on any filesystem, one `last.ckpt` a run, written at its end, too."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+
+class WholeFileCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, syncs and renames. Lightning's own goes through the temporary folder and a move, which
+    on another filesystem leaves a broken file when killed."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with aside.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps `last.ckpt`, from which `fit` goes on: every so many steps, on exceptions and signals, and at the end.
+
+    ModelCheckpoint by steps alone does not save the steps after the last multiple. It saves them while the raw weights
+    are still in place, before averaged ones replace them.
+
+    Args:
+        dirpath: the folder.
+        every_n_train_steps: steps between two saves.
+    """
+
+    def __init__(self, dirpath: Path, every_n_train_steps: int = 500) -> None:
+        super().__init__(
+            dirpath=dirpath,
+            filename="last",
+            every_n_train_steps=every_n_train_steps,
+            save_top_k=1,
+            enable_version_counter=False,
+            save_on_exception=True,
+        )
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        last_epoch = trainer.max_epochs is not None and 0 < trainer.max_epochs <= trainer.current_epoch + 1
+        ending = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step or last_epoch
+        if ending and trainer.global_step != self._last_global_step_saved:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))

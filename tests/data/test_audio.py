@@ -1,0 +1,140 @@
+"""Features and their windows, held against numbers of AD-NeRF's code and of python_speech_features."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from python_speech_features import mfcc
+
+from difftalk_pl.data.audio import FEATURES, MFCC, audio_windows, smoothing_windows
+from difftalk_pl.data.clips import ClipRow as Row
+from difftalk_pl.data.clips import create_dataset, open_clips, write_clip, write_rows
+from difftalk_pl.data.datamodule import HDTFDataModule
+from difftalk_pl.data.windows import Windows
+from difftalk_pl.errors import UserError
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "audio_windows.npz"  # three channels of the oracle's 29
+STEP = 320  # samples of 20 ms
+
+
+def check_windows(steps: np.ndarray, windows: np.ndarray, smoothing: np.ndarray, frames: np.ndarray) -> None:
+    np.testing.assert_array_equal(audio_windows(steps, np.arange(len(windows))), windows)
+    np.testing.assert_array_equal(smoothing_windows(steps, frames), smoothing)
+
+
+def test_windows_are_those_of_the_published_code():
+    golden = np.load(GOLDEN)
+    check_windows(golden["steps"], golden["windows"], golden["smoothing_windows"], golden["smoothing_frames"])
+
+
+@pytest.mark.oracle
+def test_windows_are_those_of_the_published_code_in_full(oracles):
+    oracle = np.load(oracles / "audio_windows.npz")
+    check_windows(oracle["logits_50hz"], oracle["windows"], oracle["smoothing_windows"], oracle["smoothing_frames"])
+
+
+def test_a_window_holds_the_steps_around_its_frame():
+    """W[k][t] = D[2k + t - 8], zeros outside; the last step counts as outside."""
+    steps = np.arange(1, 61, dtype=np.float32)[:, None]
+    windows = audio_windows(steps, np.arange(30))
+    for k in range(30):
+        for t in range(16):
+            n = 2 * k + t - 8
+            assert windows[k, t, 0] == (steps[n, 0] if 0 <= n < 59 else 0)
+
+
+def test_smoothing_windows_are_the_windows_of_the_frames_around():
+    steps = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
+    windows = audio_windows(steps, np.arange(30))
+    for k in (0, 2, 15, 27, 29):
+        smoothing = smoothing_windows(steps, np.array(k))
+        assert smoothing.shape == (8, 16, 5) and smoothing.dtype == np.float32
+        for slot, frame in enumerate(range(k - 4, k + 4)):
+            expected = windows[frame] if 0 <= frame < 30 else np.zeros((16, 5))
+            np.testing.assert_array_equal(smoothing[slot], expected)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, 25, 101])
+@pytest.mark.parametrize("rest", [0, 1, 639])
+def test_two_steps_a_frame(frames, rest):
+    sound = np.random.default_rng(frames).integers(-3000, 3000, frames * 640 + rest).astype(np.int16)
+    features = MFCC()(sound)
+    assert features.shape == (2 * frames, 26) and features.dtype == np.float32 and np.isfinite(features).all()
+
+
+def test_less_than_a_frame_has_no_steps():
+    assert MFCC()(np.zeros(639, np.int16)).shape == (0, 26)
+
+
+@pytest.mark.parametrize("step", [1, 2, 17, 40, 97])
+def test_a_step_is_centred_on_its_time(step):
+    """A click is heard in the step of its time alone; half-way between two, in both of them."""
+
+    def loudest(sample: int) -> np.ndarray:
+        sound = np.zeros(100 * STEP, np.int16)
+        sound[sample] = 30000
+        return np.argsort(MFCC()(sound)[:, 0])[::-1]  # coefficient 0 is the logarithm of the energy
+
+    for away in (-100, 0, 100):
+        assert loudest(step * STEP + away)[0] == step
+    assert set(loudest(step * STEP + STEP // 2)[:2]) == {step, step + 1}
+
+
+def test_coefficients_are_the_librarys():
+    """Every step beside the library's coefficients of the 25 ms around it alone; the scale is known up to the mean."""
+    rng = np.random.default_rng(1)
+    loudness = 4000 * (1.2 + np.sin(np.arange(200 * STEP) / 3000))
+    sound = (loudness * rng.standard_normal(200 * STEP) / 3).astype(np.int16)
+    features = MFCC()(sound)[2:-2].astype(np.float64)
+    alone = np.array([mfcc(sound[s * STEP - 360 : s * STEP + 200], 16000, numcep=26)[1] for s in range(2, 198)])
+    for number in range(26):
+        slope, offset = np.polyfit(features[:, number], alone[:, number], 1)
+        np.testing.assert_allclose(slope * features[:, number] + offset, alone[:, number], atol=0.1)
+        assert slope == pytest.approx(max(alone[:, number].std(), 1.0), rel=0.06)
+    assert np.abs(MFCC()(sound).mean(axis=0)).max() < 1e-4
+
+
+def test_digital_silence_is_finite_and_flat():
+    silence = MFCC()(np.zeros(32000, np.int16))
+    assert np.isfinite(silence).all() and silence.std() < 1.01
+    with_silence = MFCC()(
+        np.concatenate([np.zeros(16000), np.full(16000, 9000) * (-1) ** np.arange(16000)]).astype("<i2")
+    )
+    assert np.isfinite(with_silence).all() and np.abs(with_silence).max() < 20
+
+
+class Loudness:
+    """Two channels, so that no other kind's shape fits by chance."""
+
+    name = "loudness"
+    channels = 2
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        power = np.square(samples.astype(np.float32).reshape(-1, STEP)).mean(axis=1)
+        return np.stack([power, np.arange(len(power))], axis=1).astype(np.float32)
+
+
+def test_another_kind_of_features_needs_a_class_and_a_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(FEATURES, "loudness", Loudness)
+    create_dataset(tmp_path, 16)
+    write_clip(
+        tmp_path,
+        "a",
+        frames=[np.zeros((16, 16, 3), np.uint8)] * 10,
+        audio=np.arange(6400).astype(np.int16),
+        landmarks=np.full((10, 68, 2), 0.5),
+        features=[FEATURES["loudness"]()],
+        info={},
+    )
+    write_rows(tmp_path, [Row("a", "a", 10, "", "ok")])
+    windows = Windows(open_clips(tmp_path), ("audio",), features="loudness")
+    assert windows[4]["audio"].shape == (8, 16, 2)
+    assert windows[4]["audio"][4, :, 1].tolist() == list(range(16))  # frame 4: steps 0 to 15
+    assert HDTFDataModule(tmp_path, features="loudness").features == "loudness"
+    with pytest.raises(UserError, match="run prepare with --features mfcc"):
+        Windows(open_clips(tmp_path), ("audio",))[0]
+
+
+def test_unknown_features_are_refused(tmp_path):
+    with pytest.raises(UserError, match="features 'mfc': expected one of mfcc"):
+        HDTFDataModule(tmp_path, features="mfc")

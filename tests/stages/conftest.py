@@ -1,0 +1,130 @@
+"""A small prepared dataset and the smallest networks that are still the real ones."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+import yaml
+
+from difftalk_pl.cli import build_cli
+from difftalk_pl.data.synthetic import synthesize
+
+SMALL: dict[str, Any] = {
+    "autoencoder": {
+        "model": {
+            "class_path": "difftalk_pl.stages.autoencoder.AutoencoderPretraining",
+            "init_args": {
+                "autoencoder": {
+                    "block_out_channels": [8, 8, 16],
+                    "layers_per_block": 1,
+                    "codes": 32,
+                    "norm_num_groups": 4,
+                    "mid_block_attention": False,
+                },
+                "learning_rate": 1e-3,
+                "adversarial": {"weight": 0.0},
+            },
+        },
+        "data": {"contents": "frames"},
+    },
+    "diffusion": {
+        "model": {
+            "class_path": "difftalk_pl.stages.diffusion.DiffusionTraining",
+            "init_args": {
+                "difftalk": {
+                    "denoiser": {
+                        "block_out_channels": [8, 16],
+                        "layers_per_block": 1,
+                        "attention_levels": [False, True],
+                        "heads": [1, 2],
+                        "norm_num_groups": 4,
+                    },
+                    "conditioning": {"audio_channels": 26, "landmark_scale": 1.0},
+                },
+                "optimisation": {"learning_rate": 1e-3},
+                "sampler": {"name": "dpm++", "steps": 3},
+            },
+        },
+        "data": {"contents": "latents", "val_frames": 4, "test_frames": 6},
+    },
+}
+TRAINER = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "max_epochs": -1,
+    "max_steps": 4,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "log_every_n_steps": 1,
+    "limit_val_batches": 1,
+    "check_val_every_n_epoch": None,
+    "val_check_interval": 2,
+}
+
+
+def merge(base: dict, over: dict) -> dict:
+    """Deep merge of two configurations."""
+    result = copy.deepcopy(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merge(result[key], value) if both else copy.deepcopy(value)
+    return result
+
+
+class Runner:
+    """Runs the real command line, in this process, on the small dataset."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self.data = folder, data
+
+    def config(self, stage: str, run: str, over: dict | None = None) -> Path:
+        """Write an experiment's YAML."""
+        base = {
+            "run": str(self.folder / run),
+            "trainer": TRAINER,
+            "data": {
+                "root": str(self.data),
+                "split": {"val": ["synthetic_002"], "test": ["synthetic_003"]},
+                "loading": {"batch_size": 4, "eval_batch_size": 4, "workers": 0},
+            },
+        }
+        path = self.folder / f"{run}.yaml"
+        path.write_text(yaml.safe_dump(merge(merge(base, SMALL[stage]), over or {})))
+        return path
+
+    def __call__(self, command: str, stage: str, run: str, over: dict | None = None):
+        """The CLI after the command; `.trainer` and `.model` are there to look at."""
+        try:
+            return build_cli([command, "-c", str(self.config(stage, run, over))])
+        finally:
+            wandb.finish()
+
+    def checkpoint(self, run: str) -> Path:
+        return self.folder / run / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four drawn people, 3.2 s each, 64 px."""
+    root = tmp_path_factory.mktemp("prepared")
+    synthesize(root, clips=4, seconds=3.2, workers=1)
+    return root
+
+
+@pytest.fixture
+def runner(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    return Runner(tmp_path, prepared)
+
+
+@pytest.fixture(scope="session")
+def codec(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
+    """The checkpoint of a stage 1 run of a few steps, and latents made with it."""
+    from difftalk_pl.stages.latents import cache_latents
+
+    small = Runner(tmp_path_factory.mktemp("codec"), prepared)
+    small("fit", "autoencoder", "codec")
+    cache_latents(prepared, small.checkpoint("codec"), workers=0, device="cpu")
+    return small.checkpoint("codec")
