@@ -98,7 +98,13 @@ def _parse(command: str, function: Callable[..., None], arguments: list[str]) ->
     if POSITIONAL in parameters:
         parser.add_argument(POSITIONAL, nargs="+", type=Path, help="videos, or folders of videos")
     parser.add_function_arguments(function, as_group=False, skip={POSITIONAL} & set(parameters))
-    return parser.parse_args(arguments).as_dict()
+    return vars(parser.instantiate_classes(parser.parse_args([_underscored(a) for a in arguments])))
+
+
+def _underscored(argument: str) -> str:
+    """--first-identity=3 -> --first_identity=3: both spellings are taken."""
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value if argument.startswith("--") else argument
 
 
 def _write(text: str, stream=None) -> None:

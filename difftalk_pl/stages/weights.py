@@ -134,7 +134,7 @@ def _read_folder(path: Path) -> Weights:
     content = json.loads(config.read_text(encoding="utf-8"))
     _check_format(config, content)
     codec = _read_folder(path / "autoencoder") if content["stage"] == "diffusion" else None
-    return Weights(content["stage"], content["config"], load_file(path / "model.safetensors"), codec)
+    return Weights(content["stage"], content["config"], _as_floats(load_file(path / "model.safetensors")), codec)
 
 
 def _check_format(path: Path, content: Mapping[str, Any]) -> None:
@@ -142,24 +142,33 @@ def _check_format(path: Path, content: Mapping[str, Any]) -> None:
         raise UserError(f"{path}: format {content.get('format')}, this version reads {FORMAT}")
 
 
-def write_folder(weights: Weights, path: Path) -> None:
+def write_folder(weights: Weights, path: Path, half: bool = False) -> None:
     """Write config.json and model.safetensors; a diffusion model gets its autoencoder in a folder inside."""
     path.mkdir(parents=True, exist_ok=True)
-    content = {"format": FORMAT, "stage": weights.stage, "config": weights.config, "hash": weights.hash}
+    stored = {name: value.contiguous() for name, value in weights.state.items()}
+    if half:
+        stored = {name: value.half() if value.is_floating_point() else value for name, value in stored.items()}
+    save_file(stored, path / "model.safetensors")
+    digest = weights_hash(_as_floats(stored))
+    content = {"format": FORMAT, "stage": weights.stage, "config": weights.config, "hash": digest}
     (path / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    save_file({name: value.contiguous() for name, value in weights.state.items()}, path / "model.safetensors")
     if weights.codec is not None:
-        write_folder(weights.codec, path / "autoencoder")
+        write_folder(weights.codec, path / "autoencoder", half)
 
 
-def export(checkpoint: Path, out: Path) -> None:
+def _as_floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def export(checkpoint: Path, out: Path, half: bool = False) -> None:
     """Write a checkpoint's weights (EMA where it has one) as a folder of config.json and model.safetensors.
 
     Args:
         checkpoint: a .ckpt file of either stage.
         out: the folder to write; --checkpoint, --model.init_from and --model.autoencoder accept it.
+        half: store 16 bit floats; they are computed with as 32 bit floats all the same.
     """
-    write_folder(read_weights(checkpoint), out)
+    write_folder(read_weights(checkpoint), out, half)
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -141,8 +141,8 @@ def test_references_are_a_function_of_seed_epoch_clip_and_frame(talkers):
     assert references() == first
     for other in (references(epoch=1), references(seed=1), references(number=1)):
         assert np.mean(np.array(other) == first) < 0.2
-    alone = Windows(open_clips(talkers)[:1], TRAINING, latents=LatentCache(talkers, CODEC, "mouth_safe"))
-    assert [alone.window(0, frame)["reference_frame"] for frame in range(0, 130, 3)] == first
+    alone = Windows(open_clips(talkers)[2:], TRAINING, latents=LatentCache(talkers, CODEC, "mouth_safe"))
+    assert [alone.window(0, frame)["reference_frame"] for frame in range(0, 130, 3)] == references(number=2)
 
 
 def test_fixed_windows_do_not_see_the_epoch(talkers):

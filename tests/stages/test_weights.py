@@ -1,0 +1,75 @@
+"""Checkpoints and exported folders."""
+
+import json
+
+import pytest
+import torch
+
+from difftalk_pl.errors import UserError
+from difftalk_pl.stages.weights import Weights, export, read_weights
+
+
+def test_an_exported_folder_is_the_checkpoint(runner, codec, tmp_path):
+    over = {"model": {"init_args": {"autoencoder": str(codec)}}, "trainer": {"max_steps": 2}}
+    runner("fit", "diffusion", "talk", over)
+    export(runner.checkpoint("talk"), tmp_path / "model")
+    before, after = read_weights(runner.checkpoint("talk")), read_weights(tmp_path / "model")
+    assert after.hash == before.hash and after.codec.hash == before.codec.hash == read_weights(codec).hash
+    assert after.config == before.config and after.data.mask == "mouth_safe" and after.data.size == 64
+    assert after.schedule.steps == 1000
+    z, concat, context = torch.randn(1, 3, 16, 16), torch.randn(1, 6, 16, 16), torch.randn(1, 1, 128)
+    from difftalk_pl.models.conditioning import Condition
+
+    with torch.no_grad():
+        one, other = (w.difftalk()(z, torch.tensor([5]), Condition(context, concat)) for w in (before, after))
+    assert torch.equal(one, other)
+
+
+def test_half_precision_halves_the_file_and_is_read_as_floats(codec, tmp_path):
+    export(codec, tmp_path / "float")
+    export(codec, tmp_path / "half", half=True)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("float", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    restored = read_weights(tmp_path / "half")
+    assert all(value.dtype == torch.float32 for value in restored.state.values() if value.is_floating_point())
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["hash"] == restored.hash
+
+
+def test_stage_one_is_no_talking_head(codec):
+    with pytest.raises(UserError, match="stage 1"):
+        read_weights(codec).difftalk()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_what_is_no_checkpoint_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "broken.ckpt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"broken\.ckpt"):
+        read_weights(path)
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    torch.save({"state_dict": {}, "bomb": Bomb()}, tmp_path / "bomb.ckpt")
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        read_weights(tmp_path / "bomb.ckpt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_foreign_checkpoint_and_a_folder_without_weights(tmp_path):
+    torch.save({"state_dict": {"w": torch.zeros(1)}}, tmp_path / "foreign.ckpt")
+    with pytest.raises(UserError, match="no checkpoint of difftalk_pl"):
+        read_weights(tmp_path / "foreign.ckpt")
+    with pytest.raises(UserError, match=r"config\.json or model\.safetensors is missing"):
+        read_weights(tmp_path)
+
+
+def test_the_hash_follows_every_tensor():
+    state = {"a": torch.zeros(2), "b": torch.ones(1)}
+    changed = {"a": torch.zeros(2), "b": torch.full((1,), 1 + 1e-6)}
+    assert Weights("autoencoder", {}, state).hash != Weights("autoencoder", {}, changed).hash
+    assert Weights("autoencoder", {}, dict(reversed(state.items()))).hash == Weights("autoencoder", {}, state).hash

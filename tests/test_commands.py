@@ -1,0 +1,60 @@
+"""The command line as a user meets it."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from difftalk_pl.__main__ import EXAMPLES, LIGHTNING, OURS, main
+
+
+def python(*arguments, **options):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, **options)
+
+
+def test_help_lists_every_command_with_a_line_and_imports_nothing_heavy():
+    code = "import sys; from difftalk_pl.__main__ import main; main(['--help']); print(sorted(sys.modules))"
+    result = python("-c", code)
+    text, modules = result.stdout.rsplit("\n[", 1)
+    for name, line in {**LIGHTNING, **{name: line for name, (_, line) in OURS.items()}}.items():
+        assert f"  {name} " in text and line in text
+    assert not any(f"'{heavy}'" in modules for heavy in ("torch", "lightning", "numpy", "jsonargparse", "diffusers"))
+
+
+def test_help_answers_within_two_seconds():
+    """The bound is part of the interface; it is met a hundred times over."""
+    started = time.monotonic()
+    assert python("-m", "difftalk_pl", "--help").returncode == 0
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("command", sorted(OURS))
+def test_every_command_explains_itself_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "example: python -m difftalk_pl" in text and EXAMPLES[command].split()[0] in text
+    assert "ERROR" not in text
+
+
+def test_wrong_usage_exits_with_2(capsys):
+    assert main([]) == 2
+    assert main(["dance"]) == 2
+    assert "unknown command 'dance'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["synthesize", "--out", "x", "--clipz", "3"])
+    assert stop.value.code == 2
+
+
+def test_failed_work_exits_with_1_and_one_line(tmp_path, capsys):
+    assert main(["cache-latents", "--data", str(tmp_path), "--autoencoder", str(tmp_path / "no.ckpt")]) == 1
+    message = capsys.readouterr().err.strip()
+    assert message.count("\n") == 0 and "no.ckpt: no such checkpoint" in message
+
+
+def test_both_spellings_of_an_option_are_taken(tmp_path):
+    arguments = ["--out", str(tmp_path / "data"), "--clips", "1", "--seconds", "3", "--workers", "1"]
+    assert main(["synthesize", *arguments, "--first-identity", "7"]) == 0
+    assert (tmp_path / "data" / "clips" / "synthetic_007").exists()
