@@ -98,7 +98,7 @@ def _parse(command: str, function: Callable[..., None], arguments: list[str]) ->
     if POSITIONAL in parameters:
         parser.add_argument(POSITIONAL, nargs="+", type=Path, help="videos, or folders of videos")
     parser.add_function_arguments(function, as_group=False, skip={POSITIONAL} & set(parameters))
-    return vars(parser.instantiate_classes(parser.parse_args([_underscored(a) for a in arguments])))
+    return vars(parser.instantiate(parser.parse_args([_underscored(a) for a in arguments])))
 
 
 def _underscored(argument: str) -> str:

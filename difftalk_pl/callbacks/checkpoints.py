@@ -46,9 +46,16 @@ class LastCheckpoint(ModelCheckpoint):
             save_on_exception=True,
         )
 
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
+        super().on_train_batch_end(trainer, pl_module, *batch)
+        if trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step:
+            self._save_now(trainer)
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
-        last_epoch = trainer.max_epochs is not None and 0 < trainer.max_epochs <= trainer.current_epoch + 1
-        ending = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step or last_epoch
-        if ending and trainer.global_step != self._last_global_step_saved:
+        if trainer.max_epochs is not None and 0 < trainer.max_epochs <= trainer.current_epoch + 1:
+            self._save_now(trainer)
+
+    def _save_now(self, trainer: L.Trainer) -> None:
+        if trainer.global_step != self._last_global_step_saved:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))

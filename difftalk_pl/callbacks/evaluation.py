@@ -86,7 +86,10 @@ class Evaluation(L.Callback):
 
 
 def summarise(rows: torch.Tensor, names: list[str]) -> dict[str, Any]:
-    """Means over a clip's frames, and their means over clips; null where a measure does not apply or is infinite."""
+    """Means over a clip's frames, and their means over clips; null where a measure does not apply or is infinite.
+
+    `undefined` counts the clips that a mean over clips leaves out for that reason.
+    """
     per_clip = {}
     for number in rows[:, 0].unique().long().tolist():
         frames = rows[rows[:, 0] == number, 2:]
@@ -94,11 +97,13 @@ def summarise(rows: torch.Tensor, names: list[str]) -> dict[str, Any]:
         opening = [frames[:, MEASURES.index(name)] for name in ("opening", "true_opening")]
         values["opening_correlation"] = correlation(*opening)
         per_clip[names[number]] = {**{key: _finite(value) for key, value in values.items()}, "frames": len(frames)}
-    overall = {}
+    overall: dict[str, float | None] = {}
+    undefined: dict[str, int] = {}
     for measure in (*MEASURES[:4], "opening_correlation"):
         known = [clip[measure] for clip in per_clip.values() if clip[measure] is not None]
         overall[measure] = float(np.mean(known)) if known else None
-    return {"overall": overall, "per_clip": per_clip}
+        undefined[measure] = len(per_clip) - len(known)
+    return {"overall": overall, "undefined": undefined, "per_clip": per_clip}
 
 
 def _finite(value: float) -> float | None:

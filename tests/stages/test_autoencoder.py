@@ -37,19 +37,21 @@ def test_two_optimizers_count_one_step_a_batch_and_the_discriminator_starts_by_i
     assert all(value > 0 for value in logged(runner.folder / "gan", "train/adaptive_weight"))
 
 
-def test_warm_up_without_quantisation_then_kmeans_brings_codes_into_use(runner):
-    def usage(warmup):
-        over = {"model": {"init_args": {"codebook": {"warmup": warmup}}}, "trainer": {"max_steps": 16}}
+def test_warm_up_without_quantisation_then_kmeans_makes_a_codebook_that_fits(runner):
+    def coarseness(warmup):
+        """Share of the latents' variance that quantisation loses, and codes in use, after 12 batches."""
+        over = {"model": {"init_args": {"codebook": {"warmup": warmup}}}, "trainer": {"max_steps": 12}}
         cli = runner("fit", "autoencoder", f"warm{warmup}", over)
-        cli.model.eval()
-        batch = next(iter(cli.datamodule.val_dataloader()))
+        network = cli.model.autoencoder.eval()
         with torch.no_grad():
-            return len(cli.model.autoencoder(batch["image"]).indices.unique()), cli
+            z = network.encode(next(iter(cli.datamodule.val_dataloader()))["image"])
+            quantised = network.quantise(z)
+        return float((quantised.z_q - z).square().mean() / z.var()), len(quantised.indices.unique()), z
 
-    plain, _ = usage(0)
-    warm, cli = usage(12)
-    assert plain < 16 <= 0.7 * warm, f"{plain} and {warm} of 32 codes"
-    assert int(cli.model.batches) == 16
+    lost, used, z = coarseness(12)
+    assert used > 20 and lost < 0.2
+    assert 0.5 < z.std() < 2, "latents of about unit variance"
+    assert coarseness(0)[0] > 2 * lost
 
 
 def test_normalising_the_latents_changes_no_plain_reconstruction(runner):
