@@ -1,3 +1,3 @@
-"""difftalk_pl: audio-driven talking heads with DiffTalk (CVPR 2023), from raw video to the paper's tables."""
+"""difftalk_pl: audio-driven talking heads with DiffTalk (CVPR 2023), from raw video to a talking video."""
 
 __version__ = "0.1.0"

@@ -13,7 +13,7 @@ LIGHTNING = {
     "fit": "train a stage: the autoencoder or the diffusion model",
     "validate": "compute the validation losses of a trained model",
     "test": "score generated frames against true ones, write results.json and a contact sheet",
-    "predict": "generate frames for a dataset",
+    "predict": "generate the test clips as videos with their sound",
 }
 OURS = {
     "synthesize": ("difftalk_pl.data.synthetic", "write a prepared dataset of drawn faces with synthetic speech"),
@@ -27,7 +27,7 @@ EXAMPLES = {
     "synthesize": "synthesize --out data/synthetic --clips 24 --seconds 12 --size 64",
     "prepare": "prepare videos/ person.mp4 --out data/people --size 256 --workers 4",
     "cache-latents": "cache-latents --data data/people --autoencoder runs/vq/checkpoints/last.ckpt",
-    "animate": "animate --checkpoint runs/talk/checkpoints/last.ckpt --video person.mp4 --audio speech.wav --out out.mp4",
+    "animate": "animate --checkpoint models/talk --video person.mp4 --audio speech.wav --out talking.mp4",
     "export": "export --checkpoint runs/talk/checkpoints/last.ckpt --out models/talk",
     "benchmark": "benchmark --clips 500 --frames 3000",
 }
@@ -40,7 +40,8 @@ commands:
 examples:
   python -m difftalk_pl prepare videos/ --out data/hdtf --size 256 --workers 8
   python -m difftalk_pl fit -c experiments/autoencoder/vq_f4_256.yaml
-  python -m difftalk_pl cache-latents --data data/hdtf --autoencoder runs/vq_f4_256/checkpoints/last.ckpt
+  python -m difftalk_pl cache-latents --data data/hdtf --mask below_nose \
+    --autoencoder runs/vq_f4_256/checkpoints/last.ckpt
   python -m difftalk_pl fit -c experiments/diffusion/released_256.yaml --trainer.devices 8
   python -m difftalk_pl animate --checkpoint CKPT --video person.mp4 --audio speech.wav --out talking.mp4
 
@@ -97,7 +98,8 @@ def _parse(command: str, function: Callable[..., None], arguments: list[str]) ->
     parameters = inspect.signature(function).parameters
     if POSITIONAL in parameters:
         parser.add_argument(POSITIONAL, nargs="+", type=Path, help="videos, or folders of videos")
-    parser.add_function_arguments(function, as_group=False, skip={POSITIONAL} & set(parameters))
+    skip: set[str | int] = {POSITIONAL} & set(parameters)  # type: ignore[assignment]
+    parser.add_function_arguments(function, as_group=False, skip=skip)
     return vars(parser.instantiate(parser.parse_args([_underscored(a) for a in arguments])))
 
 

@@ -74,7 +74,9 @@ def run_lightning(arguments: list[str]) -> None:
     log_to_terminal()
     for pattern in IRRELEVANT:
         warnings.filterwarnings("ignore", pattern)
-    build_cli(None if arguments == sys.argv[1:] else arguments)
+    cli = build_cli(None if arguments == sys.argv[1:] else arguments)
+    if cli.trainer.received_sigterm:
+        raise UserError(f"stopped by SIGTERM; the same command goes on from {cli.trainer.default_root_dir}/checkpoints")
 
 
 def build_cli(arguments: list[str] | None, run: bool = True) -> DiffTalkCLI:
@@ -93,7 +95,7 @@ def build_cli(arguments: list[str] | None, run: bool = True) -> DiffTalkCLI:
         seed_everything_default=0,
         parser_kwargs={
             "parser_mode": "omegaconf+",
-            **{name: settings for name in ("fit", "validate", "test", "predict")},
+            **dict.fromkeys(("fit", "validate", "test", "predict"), settings),
         }
         if run
         else {"parser_mode": "omegaconf+", **settings},

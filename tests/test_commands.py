@@ -10,7 +10,8 @@ from difftalk_pl.__main__ import EXAMPLES, LIGHTNING, OURS, main
 
 
 def python(*arguments, **options):
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, **options)
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
 
 
 def test_help_lists_every_command_with_a_line_and_imports_nothing_heavy():

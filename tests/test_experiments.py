@@ -38,7 +38,7 @@ def test_every_experiment_parses_for_every_command(parsed, path):
         config = parsed(command, *arguments(path))
         assert config.run.startswith("runs/")
         assert config.trainer.default_root_dir == config.run
-        folders = [callback.init_args.get("dirpath") for callback in config.trainer.callbacks]
+        folders = [callback.get("init_args", {}).get("dirpath") for callback in config.trainer.callbacks]
         assert f"{config.run}/checkpoints" in map(str, folders)
         assert config.trainer.logger[0].init_args.offline and config.trainer.logger[0].init_args.save_dir == config.run
 

@@ -1,5 +1,6 @@
 """Scores of a test run: results.json, a contact sheet a clip, and the same numbers on every logger."""
 
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,9 @@ class Evaluation(L.Callback):
             save_picture(run / "samples" / f"test_{clip}.png", contact_sheet(list(rows.items())))
             for clip, rows in self.pictures.items()
         ]
-        content = {"methods": methods, "protocol": protocol(trainer, pl_module), "versions": versions()}
-        content["clips"] = {"scored": len(names), "failed": 0}
+        content = {"methods": methods, "protocol": protocol(trainer, pl_module), "versions": versions() | software()}
+        scored = {clip for method in methods.values() for clip in method["per_clip"]}
+        content["clips"] = {"scored": len(scored), "not_scored": sorted(set(names) - scored)}
         (run / "results.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         self._log(trainer, methods, sheets)
 
@@ -90,7 +92,7 @@ def summarise(rows: torch.Tensor, names: list[str]) -> dict[str, Any]:
 
     `undefined` counts the clips that a mean over clips leaves out for that reason.
     """
-    per_clip = {}
+    per_clip: dict[str, dict[str, float | None]] = {}
     for number in rows[:, 0].unique().long().tolist():
         frames = rows[rows[:, 0] == number, 2:]
         values = {name: frames[:, column].mean().item() for column, name in enumerate(MEASURES[:4])}
@@ -100,7 +102,7 @@ def summarise(rows: torch.Tensor, names: list[str]) -> dict[str, Any]:
     overall: dict[str, float | None] = {}
     undefined: dict[str, int] = {}
     for measure in (*MEASURES[:4], "opening_correlation"):
-        known = [clip[measure] for clip in per_clip.values() if clip[measure] is not None]
+        known = [value for clip in per_clip.values() if (value := clip[measure]) is not None]
         overall[measure] = float(np.mean(known)) if known else None
         undefined[measure] = len(per_clip) - len(known)
     return {"overall": overall, "undefined": undefined, "per_clip": per_clip}
@@ -108,6 +110,11 @@ def summarise(rows: torch.Tensor, names: list[str]) -> dict[str, Any]:
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
+
+
+def software() -> dict[str, str]:
+    """Versions of the packages that generate and measure."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "lightning", "diffusers", "torchmetrics")}
 
 
 def protocol(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:

@@ -15,7 +15,16 @@ from difftalk_pl.data.clips import Clip, open_clips, read_dataset
 from difftalk_pl.data.latent_cache import LatentCache
 from difftalk_pl.data.masks import MaskName, MaskPolicy
 from difftalk_pl.data.sampler import ShardSampler, WindowSampler
-from difftalk_pl.data.windows import EVALUATION, FRAME, TRAINING, TRAINING_ON_IMAGES, Part, ReferenceRule, Windows
+from difftalk_pl.data.windows import (
+    EVALUATION,
+    FRAME,
+    GENERATION,
+    TRAINING,
+    TRAINING_ON_IMAGES,
+    Part,
+    ReferenceRule,
+    Windows,
+)
 from difftalk_pl.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -158,7 +167,8 @@ class HDTFDataModule(L.LightningDataModule):
         if stage in ("fit", "validate") and sides["val"]:
             self._open("val", sides["val"], self._training_parts())
         if stage in ("test", "predict"):
-            self._open("test", sides["test"], FRAME if self.contents == "frames" else EVALUATION)
+            parts = EVALUATION if stage == "test" else GENERATION
+            self._open("test", sides["test"], FRAME if self.contents == "frames" else parts)
 
     def _training_parts(self) -> Sequence[Part]:
         return {"frames": FRAME, "latents": TRAINING, "images": TRAINING_ON_IMAGES}[self.contents]
@@ -206,6 +216,9 @@ class HDTFDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         windows = self.windows["test"]
         return self._loader(windows, ShardSampler(len(windows), **self._ranks()), self.loading.eval_batch_size)
+
+    def predict_dataloader(self) -> DataLoader:
+        return self.test_dataloader()
 
     def _loader(self, windows: Windows, sampler, batch_size: int, drop_last: bool = False) -> DataLoader:
         workers = self.loading.workers

@@ -126,7 +126,8 @@ class _Book:
     def enter(self, outcome: Outcome) -> None:
         name = outcome.row.name
         self.outcomes.append(outcome)
-        self.rows[name] = outcome.row
+        known = self.rows.get(name)  # whoever edited the column `identity` keeps it
+        self.rows[name] = outcome.row if known is None else outcome.row._replace(identity=known.identity)
         write_rows(self.root, self.rows.values())
         before = self.refusals.pop(name, None)
         if outcome.refusal is not None:

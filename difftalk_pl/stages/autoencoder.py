@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
@@ -50,7 +51,9 @@ class Codebook:
 
 
 class AutoencoderPretraining(L.LightningModule):
-    """L1, codebook, perceptual and adversarial loss on single frames. Facts of the losses: LDM's vq-f4.
+    """L1, codebook and adversarial loss on single frames, and a perceptual one where a network is given.
+
+    Source of the losses: LDM's vq-f4.
 
     Args:
         autoencoder: sizes of the network.
@@ -66,6 +69,10 @@ class AutoencoderPretraining(L.LightningModule):
         init_from: weights to start from, a checkpoint or an exported folder; a resumed run ignores it.
         channels_last: memory layout, 1.3 to 1.8 times faster on CPUs.
     """
+
+    batches: Tensor
+    code_counts: Tensor
+    warmup_cells: Tensor
 
     def __init__(
         self,
@@ -99,7 +106,7 @@ class AutoencoderPretraining(L.LightningModule):
             load_into(self.autoencoder, read_weights(init_from).autoencoder().state_dict(), init_from)
             self.batches.fill_(codebook.warmup)
         if channels_last:
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def quantising(self) -> bool:
@@ -110,7 +117,7 @@ class AutoencoderPretraining(L.LightningModule):
         discriminator = torch.optim.Adam(self.discriminator.parameters(), lr=self.learning_rate, betas=self.betas)
         return generator, discriminator
 
-    def _set_learning_rate(self, *optimizers: torch.optim.Optimizer) -> None:
+    def _set_learning_rate(self, *optimizers: LightningOptimizer) -> None:
         """A function of the step alone: the discriminator's optimizer is not stepped in every batch."""
         total = int(self.trainer.estimated_stepping_batches)
         rate = self.learning_rate * learning_rate_factor(self.global_step, self.decay, self.warmup_steps, total)
@@ -130,7 +137,7 @@ class AutoencoderPretraining(L.LightningModule):
 
     def training_step(self, batch: Window, batch_idx: int) -> None:
         image = batch["image"]
-        generator, discriminator = self.optimizers()
+        generator, discriminator = self.optimizers()  # type: ignore[attr-defined]
         self._set_learning_rate(generator, discriminator)
         output = self.autoencoder(image, quantise=self.quantising)
         loss = self._autoencoder_loss(image, output)

@@ -76,7 +76,7 @@ class DiffusionTraining(L.LightningModule):
         if init_from is not None:
             load_into(self.difftalk, read_weights(init_from).difftalk().state_dict(), init_from)
         if channels_last:
-            self.difftalk.to(memory_format=torch.channels_last)
+            self.difftalk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def configure_optimizers(self):
         settings = self.optimisation
@@ -91,7 +91,7 @@ class DiffusionTraining(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Hold the data against the model before any step."""
-        features = FEATURES[self.trainer.datamodule.features]
+        features = FEATURES[self.trainer.datamodule.features]  # type: ignore[attr-defined]
         expected = self.difftalk.config.conditioning.audio_channels
         if features.channels != expected:
             raise UserError(
@@ -110,7 +110,7 @@ class DiffusionTraining(L.LightningModule):
     def validation_step(self, batch: Window, batch_idx: int) -> None:
         """The same error with the same noise in every epoch."""
         generator = torch.Generator(self.device).manual_seed(batch_idx * self.trainer.world_size + self.global_rank)
-        self.val_loss.update(self._noise_error(batch, generator), len(batch["frame"]))
+        self.val_loss.update(self._noise_error(batch, generator), len(batch["audio"]))
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
@@ -160,8 +160,10 @@ class DiffusionTraining(L.LightningModule):
                 "give the autoencoder it was trained with, or start another --run"
             )
         if content["config"]["data"] != self._contract():
-            raise UserError(f"the checkpoint was trained on {content['config']['data']}, the data are {self._contract()}")
+            raise UserError(
+                f"the checkpoint was trained on {content['config']['data']}, the data are {self._contract()}"
+            )
 
     def _contract(self) -> dict[str, Any]:
-        data = self.trainer.datamodule
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         return plain(DataContract(features=data.features, mask=data.mask.name, size=data.frame_size))

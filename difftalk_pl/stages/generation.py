@@ -1,4 +1,4 @@
-"""From windows to finished frames: condition, masked sampling, decoding, composite. Used by test, samples and animate."""
+"""From windows to finished frames: condition, masked sampling, decoding, composite; for test, predict and animate."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -71,7 +71,7 @@ class Generator:
         return noise.to(like).expand_as(like).clone()
 
     def latent_mask(self, mask: Tensor) -> Tensor:
-        """(B, 1, H, W) -> (B, 1, h, w), 1 where a cell covers a hidden pixel or is `margin` cells from one that does."""
+        """(B, 1, H, W) -> (B, 1, h, w), 1 where a cell covers a hidden pixel or is `margin` cells from such a one."""
         cells = F.max_pool2d(mask, self.codec.factor)
         margin = self.sampler.margin
         return F.max_pool2d(cells, 2 * margin + 1, stride=1, padding=margin) if margin else cells

@@ -1,6 +1,7 @@
 """The frozen autoencoder between the stages, and the command that caches what it makes of a dataset."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ class LatentCodec:
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
-        self.network = weights.autoencoder().to(memory_format=torch.channels_last)
+        self.network = weights.autoencoder()
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.hash = weights.hash
         self.factor = self.network.config.factor
 
@@ -93,7 +95,15 @@ def _complete(cache: LatentCache, clip: Clip) -> bool:
     return cache.path(clip.name).exists() and cache.open(clip) is not None
 
 
-def _cache_clip(cache: LatentCache, clip: Clip, codec: LatentCodec, device, batch_size: int, workers: int, done) -> None:
+def _cache_clip(
+    cache: LatentCache,
+    clip: Clip,
+    codec: LatentCodec,
+    device: torch.device,
+    batch_size: int,
+    workers: int,
+    done: Callable[[int], None],
+) -> None:
     """Write a clip's latents aside, then rename: whole or not at all."""
     loader = DataLoader(Windows([clip], CACHING, mask=MaskPolicy(cache.mask)), batch_size, num_workers=workers)
     aside = cache.folder / f".{clip.name}.tmp"

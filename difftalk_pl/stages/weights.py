@@ -130,7 +130,9 @@ def _read_checkpoint(path: Path) -> Weights:
 def _read_folder(path: Path) -> Weights:
     config = path / "config.json"
     if not config.exists() or not (path / "model.safetensors").exists():
-        raise UserError(f"{path}: not a model folder, config.json or model.safetensors is missing; make one with export")
+        raise UserError(
+            f"{path}: not a model folder, config.json or model.safetensors is missing; make one with export"
+        )
     content = json.loads(config.read_text(encoding="utf-8"))
     _check_format(config, content)
     codec = _read_folder(path / "autoencoder") if content["stage"] == "diffusion" else None

@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${1:-python}
 run=runs/demo
+# Large tensors stay in the process instead of going back to the system at every step: a fifth faster on CPUs.
+export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=100000000
 
 step() {
   printf '\n\033[1m$ python -m difftalk_pl %s\033[0m\n' "$*"
@@ -20,7 +22,7 @@ step test -c experiments/demo/autoencoder.yaml
 step test -c experiments/demo/diffusion.yaml
 step synthesize --out data/demo_person --clips 1 --seconds 5 --size 256 --first_identity 900
 step animate --checkpoint "$run/diffusion/checkpoints/last.ckpt" --video data/demo_person/clips/synthetic_900/video.mp4 \
-  --audio data/demo/clips/synthetic_901/audio.wav --out "$run/animated.mp4"
+  --audio data/demo/clips/synthetic_901/audio.wav --out "$run/animated.mp4" --sampler.name dpm++ --sampler.steps 12
 
 cat <<EOF
 

@@ -9,6 +9,7 @@ import torch
 from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.latent_cache import LatentCache
 from difftalk_pl.data.masks import MaskPolicy
+from difftalk_pl.data.video import probe, read_frames
 from difftalk_pl.errors import UserError
 from difftalk_pl.stages.latents import LatentCodec, cache_latents
 from difftalk_pl.stages.weights import read_weights
@@ -99,13 +100,22 @@ def test_averaged_weights_are_what_a_checkpoint_hands_on(runner, codec):
 
 def test_the_data_must_suit_the_model(runner, codec):
     over = on(codec, difftalk={"conditioning": {"audio_channels": 29}})
-    with pytest.raises(UserError, match="mfcc has 26 channels.*set it to 26"):
+    with pytest.raises(UserError, match=r"mfcc has 26 channels.*set it to 26"):
         runner("fit", "diffusion", "channels", over)
     runner("fit", "diffusion", "masks", on(codec) | {"trainer": {"max_steps": 1}})
-    with pytest.raises(UserError, match="no latents|trained on"):
+    with pytest.raises(UserError, match=r"no latents|trained on"):
         runner("fit", "diffusion", "masks", on(codec) | {"data": {"mask": "below_nose"}})
 
 
 def test_without_a_checkpoint_test_says_so(runner, codec):
     with pytest.raises(UserError, match="no checkpoint of this run; fit first"):
         runner("test", "diffusion", "nothing", on(codec))
+
+
+def test_predict_writes_every_test_clip_with_its_sound(runner, codec):
+    over = on(codec) | {"trainer": {"max_steps": 1}, "data": {"test_frames": 30}}
+    runner("fit", "diffusion", "talk", over)
+    runner("predict", "diffusion", "talk", over)
+    written = runner.folder / "talk" / "predictions" / "synthetic_003.mp4"
+    info = probe(written)
+    assert (info.width, info.has_audio) == (64, True) and len(list(read_frames(written))) == 30
