@@ -58,6 +58,9 @@ def test_fit_test_and_the_files_of_a_run(runner, codec):
     assert len(logged(run, "train/loss")) == 6
     assert logged(run, "val/loss")
     assert list((run / "samples").glob("*.png"))
+    (record,) = run.glob("wandb/offline-run-*/*.wandb")
+    assert all(key in record.read_bytes() for key in (b"train/loss", b"val/loss", b"samples"))
+    assert list(record.parent.glob("files/media/images/samples*.png"))
     runner("test", "diffusion", "talk", over)
     results = json.loads((run / "results.json").read_text())
     assert set(results["methods"]) == {"ground truth", "codec", "model", "shuffled audio"}
