@@ -25,4 +25,4 @@ lint: setup
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv runs data/demo
+	rm -rf .venv runs/demo data/demo data/demo_person

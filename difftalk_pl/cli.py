@@ -9,6 +9,7 @@ import jsonargparse
 import lightning as L
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from difftalk_pl.data.datamodule import HDTFDataModule
 from difftalk_pl.errors import UserError
@@ -53,6 +54,15 @@ class DiffTalkCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """A checkpoint's hyperparameters must not override the YAML and the command line."""
 
+    def instantiate_classes(self) -> None:
+        """jsonargparse wraps what a class raises about its arguments into pages of types: the cause is enough."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
+
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         Path(config.run).mkdir(parents=True, exist_ok=True)
@@ -74,9 +84,10 @@ def run_lightning(arguments: list[str]) -> None:
     log_to_terminal()
     for pattern in IRRELEVANT:
         warnings.filterwarnings("ignore", pattern)
-    cli = build_cli(None if arguments == sys.argv[1:] else arguments)
-    if cli.trainer.received_sigterm:
-        raise UserError(f"stopped by SIGTERM; the same command goes on from {cli.trainer.default_root_dir}/checkpoints")
+    try:
+        build_cli(None if arguments == sys.argv[1:] else arguments)
+    except SIGTERMException as stop:  # a SystemExit without a code: it would end as if all were done
+        raise UserError("stopped by SIGTERM; the same command goes on from the run's checkpoints/last.ckpt") from stop
 
 
 def build_cli(arguments: list[str] | None, run: bool = True) -> DiffTalkCLI:

@@ -3,10 +3,13 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from difftalk_pl.__main__ import EXAMPLES, LIGHTNING, OURS, main
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 
 def python(*arguments, **options):
@@ -53,6 +56,22 @@ def test_failed_work_exits_with_1_and_one_line(tmp_path, capsys):
     assert main(["cache-latents", "--data", str(tmp_path), "--autoencoder", str(tmp_path / "no.ckpt")]) == 1
     message = capsys.readouterr().err.strip()
     assert message.count("\n") == 0 and "no.ckpt: no such checkpoint" in message
+
+
+def test_weights_that_are_missing_are_named_in_one_line(tmp_path, capsys):
+    experiment = str(EXPERIMENTS / "demo" / "diffusion.yaml")
+    over = [
+        "--model.autoencoder",
+        str(tmp_path / "no.ckpt"),
+        "--run",
+        str(tmp_path / "run"),
+        "--trainer.logger",
+        "false",
+    ]
+    assert main(["fit", "-c", experiment, *over]) == 1
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    assert message.strip().splitlines()[-1].startswith(f"difftalk_pl fit: {tmp_path / 'no.ckpt'}: no such checkpoint")
 
 
 def test_both_spellings_of_an_option_are_taken(tmp_path):

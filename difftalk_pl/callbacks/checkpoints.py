@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 
@@ -45,16 +45,32 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
             save_on_exception=True,
         )
+        self._averages_in_place = False
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
         super().on_train_batch_end(trainer, pl_module, *batch)
-        if trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step:
+        stopping = trainer.should_stop or (trainer.received_sigterm and trainer.world_size == 1)  # saving is collective
+        if stopping or 0 < trainer.max_steps <= trainer.global_step:
             self._save_now(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if trainer.max_epochs is not None and 0 < trainer.max_epochs <= trainer.current_epoch + 1:
             self._save_now(trainer)
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._averages_in_place = True
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._averages_in_place = False
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Averaged weights stand in the model during validation: what breaks off there puts the raw ones back first."""
+        if self._averages_in_place:
+            for averaging in (each for each in trainer.callbacks if isinstance(each, WeightAveraging)):  # type: ignore[attr-defined]
+                averaging.on_validation_epoch_end(trainer, pl_module)
+            self._averages_in_place = False
+        super().on_exception(trainer, pl_module, exception)
 
     def _save_now(self, trainer: L.Trainer) -> None:
         if trainer.global_step != self._last_global_step_saved:

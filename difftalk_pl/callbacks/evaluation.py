@@ -58,7 +58,8 @@ class Evaluation(L.Callback):
                 rows.setdefault(name, []).append(to_pixels(frames[number]))
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        names = [clip.name for clip in trainer.datamodule.windows["test"].clips]  # type: ignore[attr-defined]
+        windows = trainer.datamodule.windows["test"]  # type: ignore[attr-defined]
+        names = [clip.name for clip in windows.clips]
         tables = {method: scores.compute().cpu() for method, scores in self.scores.items()}
         if not trainer.is_global_zero:
             return
@@ -70,8 +71,10 @@ class Evaluation(L.Callback):
         ]
         content = {"methods": methods, "protocol": protocol(trainer, pl_module), "versions": versions() | software()}
         scored = {clip for method in methods.values() for clip in method["per_clip"]}
-        content["clips"] = {"scored": len(scored), "not_scored": sorted(set(names) - scored)}
-        (run / "results.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        content["clips"] = {"scored": len(scored), "not_scored": sorted({*names, *windows.refused} - scored)}
+        aside = run / ".results.json.tmp"
+        aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        aside.replace(run / "results.json")
         self._log(trainer, methods, sheets)
 
     def _log(self, trainer: L.Trainer, methods: dict[str, Any], sheets: list[Path]) -> None:
@@ -127,9 +130,13 @@ def protocol(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]
         "data_range": 2.0,
         "ssim": "Gaussian window 11, sigma 1.5",
         "mask": data.mask.name,
+        "features": data.features,
+        "min_reference_gap": data.rule.min_gap,
+        "frames_per_clip": data.frames_per_clip["test"],
         "mean": "over a clip's frames, then over clips",
         "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
         "sampler": vars(sampler) if sampler is not None else None,
         "seed": data.seed,
         "weights": getattr(pl_module, "weights_hash", lambda: None)(),
+        "codec": getattr(getattr(pl_module, "codec", None), "hash", None),
     }

@@ -153,6 +153,8 @@ def write_clip(
         _write_json(aside / "clip.json", {"name": name, "frames": written, **info})
         if target.exists():
             shutil.rmtree(target)
+        for stale in (root / "latents").glob("*"):  # they are of the clip that was here
+            (stale / f"{name}.npy").unlink(missing_ok=True)
         os.rename(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

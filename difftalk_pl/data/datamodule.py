@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -166,6 +166,8 @@ class HDTFDataModule(L.LightningDataModule):
             self._open("train", sides["train"], self._training_parts())
         if stage in ("fit", "validate") and sides["val"]:
             self._open("val", sides["val"], self._training_parts())
+        if stage == "predict" and self.contents == "frames":
+            raise UserError("predict needs a diffusion model (stage 2); test shows what an autoencoder reconstructs")
         if stage in ("test", "predict"):
             parts = EVALUATION if stage == "test" else GENERATION
             self._open("test", sides["test"], FRAME if self.contents == "frames" else parts)
@@ -202,10 +204,24 @@ class HDTFDataModule(L.LightningDataModule):
         sampler = WindowSampler(len(windows), seed=self.seed, **self._ranks())
         if self.trainer is not None:
             sampler.set_epoch(self.trainer.current_epoch)
-            if self.trainer.fit_loop.restarting:
-                done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-                sampler.skip = done * self.loading.batch_size
-        return self._loader(windows, sampler, self.loading.batch_size, drop_last=len(sampler) > self.loading.batch_size)
+        loader = self._loader(
+            windows, sampler, self.loading.batch_size, drop_last=len(sampler) > self.loading.batch_size
+        )
+        if self.trainer is not None and self.trainer.fit_loop.restarting:
+            self._go_on(sampler, len(loader))
+        return loader
+
+    def _go_on(self, sampler: WindowSampler, batches: int) -> None:
+        """Set the sampler to where the interrupted epoch stopped, or to the next epoch where none of it is left.
+
+        `processed` and not `ready`: a batch that Ctrl-C or an error cut short has not been used.
+        """
+        loop: Any = self.trainer.fit_loop  # type: ignore[union-attr]
+        done = loop.epoch_loop.batch_progress.current.processed
+        if done < batches:
+            sampler.skip = done * self.loading.batch_size
+        else:
+            sampler.set_epoch(loop.epoch_progress.current.started)
 
     def val_dataloader(self) -> DataLoader | list:
         if "val" not in self.windows:

@@ -87,9 +87,10 @@ def prepare_clip(job: Job, identity: dict[str, Any], report: Report) -> Clip:
 
 def prepare_silent(job: Job, report: Report) -> Clip:
     """As `prepare_clip`, but for the face alone: a video without sound or of any length will do; the clip is silent."""
-    identity = {"sha256": sha256(job.source), "settings": asdict(job.settings)}
     try:
-        return _write(job, identity, probe(job.source), np.zeros(0, np.int16), report)
+        info = probe(job.source)
+        identity = {"sha256": sha256(job.source), "settings": asdict(job.settings)}
+        return _write(job, identity, info, np.zeros(0, np.int16), report)
     except MediaError:
         raise
     except UserError as error:

@@ -159,6 +159,7 @@ class Windows(Dataset):
         self.seed, self.fixed = seed, fixed
         self.has_reference = bool(self.parts & {"reference", "latents"})
         self.clips = [clip for clip in clips if self._targets(clip) > 0]
+        self.refused = [clip.name for clip in clips if self._targets(clip) == 0]
         self._say_what_is_left_out(clips)
         counts = [min(self._targets(clip), frames_per_clip or clip.frames) for clip in self.clips]
         self.ends = np.cumsum(counts)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from difftalk_pl.data.windows import Window
+from difftalk_pl.errors import UserError
 from difftalk_pl.models.adversarial import PatchGAN, adaptive_weight, adversarial_loss, hinge_discriminator_loss
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig, Reconstruction, codebook_statistics
 from difftalk_pl.stages.optimisation import Decay, learning_rate_factor
@@ -107,6 +108,12 @@ class AutoencoderPretraining(L.LightningModule):
             self.batches.fill_(codebook.warmup)
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.trainer.precision == "16-mixed":
+            raise UserError(
+                "trainer.precision 16-mixed: the discriminator steps without a gradient scaler; use bf16-mixed"
+            )
 
     @property
     def quantising(self) -> bool:
@@ -208,7 +215,7 @@ class AutoencoderPretraining(L.LightningModule):
 
     def _start_codebook(self) -> None:
         """End of the warm-up: latents to unit variance, k-means as codebook. All ranks take what rank 0 collected."""
-        cells = self.trainer.strategy.broadcast(self.warmup_cells)
+        cells = self.trainer.strategy.broadcast(self.warmup_cells).to(self.device)  # it arrives on rank 0's device
         cells = cells[cells.abs().sum(1) > 0]
         self.autoencoder.initialise_codebook(self.autoencoder.normalise_latents(cells))
 

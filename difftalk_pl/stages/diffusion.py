@@ -53,7 +53,7 @@ class DiffusionTraining(L.LightningModule):
         optimisation: AdamW and its rate.
         sampler: how test and the sample images generate; no part of the trained model.
         init_from: weights to start from; a resumed run ignores it.
-        seed: of noise and timesteps, which are a function of (seed, rank, step).
+        seed: of noise and timesteps, which are a function of (seed, rank, step, part of an accumulated step).
         channels_last: memory layout, faster on CPUs.
     """
 
@@ -101,7 +101,8 @@ class DiffusionTraining(L.LightningModule):
         self.codec.to(self.device)
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
-        key = np.random.SeedSequence([self.seed, self.global_rank, self.global_step])
+        part = batch_idx % self.trainer.accumulate_grad_batches  # parts of one step must not share their noise
+        key = np.random.SeedSequence([self.seed, self.global_rank, self.global_step, part])
         generator = torch.Generator(self.device).manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
         loss = self._noise_error(batch, generator)
         self.log("train/loss", loss, prog_bar=True)
@@ -152,7 +153,11 @@ class DiffusionTraining(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint whose latents or data are not those of this run."""
-        content = checkpoint["difftalk_pl"]
+        content = checkpoint.get("difftalk_pl", {})
+        if content.get("stage") != "diffusion":
+            raise UserError(
+                f"the checkpoint is of {content.get('stage', 'another program')}, expected diffusion (stage 2)"
+            )
         codec = Weights("autoencoder", content["codec"]["config"], content["codec"]["state"]).hash
         if codec != self.codec.hash:
             raise UserError(

@@ -53,7 +53,7 @@ class Generator:
         known = {"masked": lambda: z_masked, "true": lambda: self.codec.encode(window["image"]), "none": lambda: None}
         known_latent = known[self.sampler.known]()
         z = sample(
-            lambda z_t, t: self.difftalk(z_t, t, condition),
+            lambda z_t, t: self.difftalk(z_t, t, condition).float(),  # autocast must not round z between the steps
             self._noise(z_masked),
             scheduler=self.schedule.scheduler(self.sampler.name),
             steps=self.sampler.steps,

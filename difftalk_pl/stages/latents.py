@@ -48,13 +48,15 @@ class LatentCodec:
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> z (B, 3, h, w)."""
-        return self.network.encode(image)
+        """(B, 3, H, W) in [-1, 1] -> z (B, 3, h, w), in 32 bits within autocast, too: as in the cache."""
+        with torch.autocast(image.device.type, enabled=False):
+            return self.network.encode(image.float())
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """z (B, 3, h, w) -> (B, 3, H, W) in [-1, 1], through the codebook."""
-        return self.network.decode(z).clamp(-1, 1)
+        with torch.autocast(z.device.type, enabled=False):
+            return self.network.decode(z.float()).clamp(-1, 1)
 
 
 def cache_latents(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -133,10 +134,14 @@ def _read_folder(path: Path) -> Weights:
         raise UserError(
             f"{path}: not a model folder, config.json or model.safetensors is missing; make one with export"
         )
-    content = json.loads(config.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+        state = load_file(path / "model.safetensors")
+    except (ValueError, OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a readable model folder ({error}); make it again with export") from error
     _check_format(config, content)
     codec = _read_folder(path / "autoencoder") if content["stage"] == "diffusion" else None
-    return Weights(content["stage"], content["config"], _as_floats(load_file(path / "model.safetensors")), codec)
+    return Weights(content["stage"], content["config"], _as_floats(state), codec)
 
 
 def _check_format(path: Path, content: Mapping[str, Any]) -> None:

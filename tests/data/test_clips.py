@@ -75,6 +75,16 @@ def test_a_clip_written_again_replaces_the_old_one(root):
     assert not (root / "clips" / "a" / "features" / "old.npy").exists()
 
 
+def test_latents_of_the_old_clip_go_with_it(root):
+    write_clip(root, "a", **parts())
+    cached = [root / "latents" / "0123abcd-mouth_safe" / f"{name}.npy" for name in ("a", "b")]
+    cached[0].parent.mkdir(parents=True)
+    for path in cached:
+        path.write_bytes(b"")
+    write_clip(root, "a", **parts())
+    assert [path.exists() for path in cached] == [False, True]
+
+
 def breaks_half_way():
     yield from (frame(number) for number in range(6))
     raise RuntimeError("no more")

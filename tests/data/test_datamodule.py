@@ -111,8 +111,13 @@ SPLIT = Split(val=["synthetic_001"], test=["synthetic_002"])
 def module(root: Path, codec: str = CODEC, rank: int = 0, ranks: int = 1, restart: int | None = None, **options):
     """The data module as a trainer in epoch 2 sees it, which may have been interrupted after some batches."""
     data = HDTFDataModule(root, split=SPLIT, loading=Loading(batch_size=8, eval_batch_size=8, workers=0), **options)
-    progress = SimpleNamespace(current=SimpleNamespace(ready=restart))
-    loop = SimpleNamespace(restarting=restart is not None, epoch_loop=SimpleNamespace(batch_progress=progress))
+    cut_short = None if restart is None else restart + 1  # the batch that was under way
+    progress = SimpleNamespace(current=SimpleNamespace(ready=cut_short, processed=restart))
+    loop = SimpleNamespace(
+        restarting=restart is not None,
+        epoch_loop=SimpleNamespace(batch_progress=progress),
+        epoch_progress=SimpleNamespace(current=SimpleNamespace(started=3)),
+    )
     data.trainer = SimpleNamespace(  # type: ignore[assignment]
         lightning_module=SimpleNamespace(codec=SimpleNamespace(hash=codec)),
         current_epoch=2,
@@ -166,6 +171,19 @@ def test_an_interrupted_epoch_goes_on_with_the_next_batch(talkers):
     expected = frames_of(whole.train_dataloader())
     assert len(expected) == 16 and all(one != other for one, other in pairwise(expected))
     assert frames_of(rest.train_dataloader()) == expected[3:]
+
+
+def test_after_an_epochs_last_batch_the_next_epoch_starts(talkers):
+    following, ended = module(talkers), module(talkers, restart=16)
+    following.trainer.current_epoch = 3
+    for data in (following, ended):
+        data.setup("fit")
+    assert frames_of(ended.train_dataloader()) == frames_of(following.train_dataloader())
+
+
+def test_an_autoencoder_does_not_predict(talkers):
+    with pytest.raises(UserError, match="predict needs a diffusion model"):
+        module(talkers, contents="frames").setup("predict")
 
 
 def test_ranks_train_and_validate_on_different_frames(talkers):

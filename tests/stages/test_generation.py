@@ -10,7 +10,7 @@ from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.sampling import NoiseSchedule
 from difftalk_pl.stages.generation import Generator, SamplerConfig, composite
 from difftalk_pl.stages.latents import LatentCodec
-from tests.stages.conftest import SMALL
+from tests.runner import SMALL
 
 
 @pytest.fixture(scope="module")

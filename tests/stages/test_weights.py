@@ -68,6 +68,14 @@ def test_a_foreign_checkpoint_and_a_folder_without_weights(tmp_path):
         read_weights(tmp_path)
 
 
+@pytest.mark.parametrize("damaged", ["config.json", "model.safetensors"])
+def test_a_damaged_folder_is_refused_by_name(codec, tmp_path, damaged):
+    export(codec, tmp_path / "model")
+    (tmp_path / "model" / damaged).write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(UserError, match="model: not a readable model folder"):
+        read_weights(tmp_path / "model")
+
+
 def test_the_hash_follows_every_tensor():
     state = {"a": torch.zeros(2), "b": torch.ones(1)}
     changed = {"a": torch.zeros(2), "b": torch.full((1,), 1 + 1e-6)}

@@ -1,15 +1,13 @@
-"""A small prepared dataset and the smallest networks that are still the real ones."""
+"""Experiments with the smallest networks that are still the real ones, run through the real command line."""
 
 import copy
 from pathlib import Path
 from typing import Any
 
-import pytest
 import wandb
 import yaml
 
 from difftalk_pl.cli import build_cli
-from difftalk_pl.data.synthetic import synthesize
 
 SMALL: dict[str, Any] = {
     "autoencoder": {
@@ -103,28 +101,3 @@ class Runner:
 
     def checkpoint(self, run: str) -> Path:
         return self.folder / run / "checkpoints" / "last.ckpt"
-
-
-@pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four drawn people, 3.2 s each, 64 px."""
-    root = tmp_path_factory.mktemp("prepared")
-    synthesize(root, clips=4, seconds=3.2, workers=1)
-    return root
-
-
-@pytest.fixture
-def runner(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    return Runner(tmp_path, prepared)
-
-
-@pytest.fixture(scope="session")
-def codec(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
-    """The checkpoint of a stage 1 run of a few steps, and latents made with it."""
-    from difftalk_pl.stages.latents import cache_latents
-
-    small = Runner(tmp_path_factory.mktemp("codec"), prepared)
-    small("fit", "autoencoder", "codec")
-    cache_latents(prepared, small.checkpoint("codec"), workers=0, device="cpu")
-    return small.checkpoint("codec")
