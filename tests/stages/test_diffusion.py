@@ -122,3 +122,16 @@ def test_predict_writes_every_test_clip_with_its_sound(runner, codec):
     written = runner.folder / "talk" / "predictions" / "synthetic_003.mp4"
     info = probe(written)
     assert (info.width, info.has_audio) == (64, True) and len(list(read_frames(written))) == 30
+
+
+def test_the_parts_of_an_accumulated_step_do_not_share_their_noise(runner, codec, monkeypatch):
+    drawn = []
+
+    def noise_error(self, batch, generator):
+        drawn.append(torch.rand((), generator=generator).item())
+        return self.difftalk.denoiser.conv_in.weight.sum()
+
+    monkeypatch.setattr("difftalk_pl.stages.diffusion.DiffusionTraining._noise_error", noise_error)
+    whole = on(codec) | {"trainer": {"accumulate_grad_batches": 2, "max_steps": 2, "limit_val_batches": 0}}
+    runner("fit", "diffusion", "accumulated", whole)
+    assert len(drawn) == len(set(drawn)) == 4

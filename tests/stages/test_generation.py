@@ -83,3 +83,15 @@ def test_the_latent_mask_covers_every_hidden_pixel_and_a_margin(batch, codec, di
     cells = generator.latent_mask(mask)
     assert cells.sum() == 9 and cells[0, 0, 5, 10] == 1
     assert cells[0, 0, 4:7, 9:12].all()
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm++"])
+def test_mixed_precision_rounds_neither_latents_nor_the_steps_between(batch, codec, difftalk, name):
+    """Only the network's own arithmetic may be in 16 bits."""
+    network, seen = LatentCodec.load(codec), []
+    hook = difftalk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        Generator(difftalk, network, NoiseSchedule(), SamplerConfig(name=name, steps=3))(batch)
+        mixed = network.encode(batch["image"])
+    hook.remove()
+    assert set(seen) == {torch.float32} and torch.equal(mixed, network.encode(batch["image"]))
