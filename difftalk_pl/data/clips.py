@@ -141,6 +141,7 @@ def write_clip(
     """
     target = root / "clips" / name
     aside = target.parent / f".{name}.{socket.gethostname()}.{os.getpid()}.tmp"
+    old = target.parent / f".{name}.old.{socket.gethostname()}.{os.getpid()}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     (aside / "features").mkdir(parents=True)
     try:
@@ -152,12 +153,13 @@ def write_clip(
             np.save(aside / "features" / f"{kind.name}.npy", kind(audio).astype(np.float32))
         _write_json(aside / "clip.json", {"name": name, "frames": written, **info})
         if target.exists():
-            shutil.rmtree(target)
+            os.rename(target, old)
         for stale in (root / "latents").glob("*"):  # they are of the clip that was here
             (stale / f"{name}.npy").unlink(missing_ok=True)
         os.rename(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     return target
 
 

@@ -15,7 +15,7 @@ from difftalk_pl.data.windows import Window
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.adversarial import PatchGAN, adaptive_weight, adversarial_loss, hinge_discriminator_loss
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig, Reconstruction, codebook_statistics
-from difftalk_pl.stages.optimisation import Decay, learning_rate_factor
+from difftalk_pl.stages.optimisation import Decay, learning_rate_factor, total_steps
 from difftalk_pl.stages.weights import entry, load_into, plain, read_weights, weights_hash
 
 
@@ -126,7 +126,7 @@ class AutoencoderPretraining(L.LightningModule):
 
     def _set_learning_rate(self, *optimizers: LightningOptimizer) -> None:
         """A function of the step alone: the discriminator's optimizer is not stepped in every batch."""
-        total = int(self.trainer.estimated_stepping_batches)
+        total = total_steps(self.trainer, self.decay)
         rate = self.learning_rate * learning_rate_factor(self.global_step, self.decay, self.warmup_steps, total)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate

@@ -20,7 +20,7 @@ from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.sampling import NoiseSchedule
 from difftalk_pl.stages.generation import Generator, SamplerConfig
 from difftalk_pl.stages.latents import LatentCodec
-from difftalk_pl.stages.optimisation import Decay, learning_rate_factor
+from difftalk_pl.stages.optimisation import Decay, learning_rate_factor, total_steps
 from difftalk_pl.stages.weights import DataContract, Weights, entry, load_into, plain, read_weights, weights_hash
 
 
@@ -83,7 +83,7 @@ class DiffusionTraining(L.LightningModule):
         optimizer = torch.optim.AdamW(
             self.difftalk.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        total = int(self.trainer.estimated_stepping_batches)
+        total = total_steps(self.trainer, settings.decay)
         schedule = LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, settings.decay, settings.warmup_steps, total)
         )

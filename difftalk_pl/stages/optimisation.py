@@ -3,7 +3,21 @@
 import math
 from typing import Literal
 
+import lightning as L
+
+from difftalk_pl.errors import UserError
+
 Decay = Literal["constant", "cosine"]
+
+
+def total_steps(trainer: L.Trainer, decay: Decay) -> int:
+    """Steps of the whole run; 0 where only time bounds it. Raises UserError where a decay would need to know."""
+    total = trainer.estimated_stepping_batches
+    if not math.isinf(total):
+        return int(total)
+    if decay != "constant":
+        raise UserError(f"decay {decay}: the run has no last step; set trainer.max_steps or trainer.max_epochs")
+    return 0
 
 
 def learning_rate_factor(step: int, decay: Decay, warmup: int, total: int) -> float:

@@ -141,7 +141,10 @@ def _read_folder(path: Path) -> Weights:
         raise UserError(f"{path}: not a readable model folder ({error}); make it again with export") from error
     _check_format(config, content)
     codec = _read_folder(path / "autoencoder") if content["stage"] == "diffusion" else None
-    return Weights(content["stage"], content["config"], _as_floats(state), codec)
+    weights = Weights(content["stage"], content["config"], _as_floats(state), codec)
+    if weights.hash != content["hash"]:
+        raise UserError(f"{path}: model.safetensors is not the one that config.json was written with; export it again")
+    return weights
 
 
 def _check_format(path: Path, content: Mapping[str, Any]) -> None:

@@ -81,3 +81,11 @@ def test_the_hash_follows_every_tensor():
     changed = {"a": torch.zeros(2), "b": torch.full((1,), 1 + 1e-6)}
     assert Weights("autoencoder", {}, state).hash != Weights("autoencoder", {}, changed).hash
     assert Weights("autoencoder", {}, dict(reversed(state.items()))).hash == Weights("autoencoder", {}, state).hash
+
+
+def test_a_folder_whose_weights_were_exchanged_is_refused(codec, tmp_path):
+    export(codec, tmp_path / "one")
+    export(codec, tmp_path / "two", half=True)
+    (tmp_path / "two" / "model.safetensors").replace(tmp_path / "one" / "model.safetensors")
+    with pytest.raises(UserError, match=r"not the one that config\.json was written with"):
+        read_weights(tmp_path / "one")
