@@ -21,6 +21,7 @@ from difftalk_pl.data.drawing import draw, draw_background
 from difftalk_pl.data.puppet import Colour, Identity, Pose, landmarks
 from difftalk_pl.data.speech import Voice, articulate, draw_voice, make_plan, speak
 from difftalk_pl.errors import UserError
+from difftalk_pl.progress import progress_bar
 
 VERSION = 1  # of what is drawn and spoken: clips of another version are not taken over on resuming
 BLINK_SECONDS, BLINK_EVERY = 0.24, 3.2
@@ -207,10 +208,8 @@ def _make(out: Path, recipe: dict[str, Any], number: int) -> None:
 
 def _make_all(out: Path, todo: list[int], recipe: dict[str, Any], workers: int, total: int) -> None:
     """Draw the missing clips under a progress bar; in fresh processes, since the caller may hold threads."""
-    from rich.progress import Progress
-
     make = partial(_make, out, recipe)
-    with Progress(transient=True) as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("synthesize", total=total, completed=total - len(todo))
         if workers == 1 or len(todo) <= 1:
             for number in todo:

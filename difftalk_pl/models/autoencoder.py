@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,9 +35,6 @@ class AutoencoderConfig:
     def factor(self) -> int:
         """How many pixels of the image's side make one cell of the latent's side."""
         return 2 ** (len(self.block_out_channels) - 1)
-
-    def asdict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "AutoencoderConfig":

@@ -1,7 +1,7 @@
 """Stage 2 as one network: all that learns there, that EMA averages, that checkpoints hold and inference loads."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,9 +17,6 @@ class DiffTalkConfig:
 
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
-
-    def asdict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DiffTalkConfig":

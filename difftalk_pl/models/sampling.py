@@ -27,7 +27,6 @@ def sample(
     mask: Tensor | None = None,
     eta: float = 0.0,
     generator: torch.Generator | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Denoise `noise` (B, C, h, w) in `steps` steps of a `NoiseSchedule.scheduler`.
 
@@ -37,7 +36,6 @@ def sample(
         The noise on it is always the starting noise, so without eta the result depends on `noise` alone.
         Not in the paper: the published sampler draws fresh noise for every step.
     eta: 0 deterministic, 1 as random as DDPM; for DDIM only. Fresh noise comes from `generator`.
-    progress: called with (evaluations done, evaluations in all); second-order schedulers evaluate more than `steps`.
     Raises UserError for a number of steps that the scheduler cannot do, or an eta it does not have.
     """
     if (known is None) != (mask is None):
@@ -47,13 +45,11 @@ def sample(
     timesteps = _start(scheduler, steps, noise.device)
     extra = _step_arguments(scheduler, eta, generator)
     z = noise * scheduler.init_noise_sigma
-    for number, t in enumerate(timesteps):
+    for t in timesteps:
         if known is not None and mask is not None:
             z = _composite(z, scheduler.add_noise(known, noise, t[None]), mask)
         prediction = predict(scheduler.scale_model_input(z, t), t.expand(len(z)))
         z = scheduler.step(prediction, t, z, **extra).prev_sample
-        if progress is not None:
-            progress(number + 1, len(timesteps))
     return z if known is None or mask is None else _composite(z, known, mask)
 
 

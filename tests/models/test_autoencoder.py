@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -138,6 +139,6 @@ def test_codebook_statistics(counts, usage, perplexity):
 
 
 def test_config_survives_json_and_refuses_unknown_keys():
-    assert AutoencoderConfig.from_dict(json.loads(json.dumps(SMALL.asdict()))) == SMALL
+    assert AutoencoderConfig.from_dict(json.loads(json.dumps(asdict(SMALL)))) == SMALL
     with pytest.raises(ValueError, match="'codez'"):
         AutoencoderConfig.from_dict({"codez": 3})

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def inputs(batch=4):
 
 
 def test_config_survives_json():
-    assert DiffTalkConfig.from_dict(json.loads(json.dumps(SMALL.asdict()))) == SMALL
+    assert DiffTalkConfig.from_dict(json.loads(json.dumps(asdict(SMALL)))) == SMALL
     assert DiffTalkConfig.from_dict({}) == DiffTalkConfig()
 
 
@@ -70,7 +71,7 @@ def test_it_learns_and_its_weights_load_into_a_fresh_one(model):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
-    fresh = DiffTalk(DiffTalkConfig.from_dict(model.config.asdict()))
+    fresh = DiffTalk(DiffTalkConfig.from_dict(asdict(model.config)))
     fresh.load_state_dict(model.state_dict(), strict=True)
     with torch.no_grad():
         expected, result = (net(z_t, t, net.condition(**given)) for net in (model, fresh))

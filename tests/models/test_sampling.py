@@ -183,16 +183,6 @@ def test_ddim_can_end_without_noise():
     torch.testing.assert_close(result, X_START, atol=1e-10, rtol=0)
 
 
-def test_progress_counts_every_evaluation():
-    calls = []
-    options = {"steps": 5, "progress": lambda *arguments: calls.append(arguments)}
-    sample(analytic, NOISE, scheduler=SCHEDULE.scheduler("ddim"), **options)
-    assert calls == [(n, 5) for n in range(1, 6)]
-    calls.clear()
-    sample(analytic, NOISE, scheduler=SCHEDULE.scheduler("heun"), **options)
-    assert calls[-1] == (9, 9)
-
-
 @pytest.mark.parametrize("steps", [7, 600, 1000])
 def test_pndm_refuses_steps_that_leave_the_schedule(steps):
     with pytest.raises(UserError, match=f"spreads {steps} steps over t = 1 to .* divisor of 1000"):
