@@ -40,7 +40,7 @@ commands:
 examples:
   python -m difftalk_pl prepare videos/ --out data/hdtf --size 256 --workers 8
   python -m difftalk_pl fit -c experiments/autoencoder/vq_f4_256.yaml
-  python -m difftalk_pl cache-latents --data data/hdtf --mask below_nose \
+  python -m difftalk_pl cache-latents --data data/hdtf --mask below_nose \\
     --autoencoder runs/vq_f4_256/checkpoints/last.ckpt
   python -m difftalk_pl fit -c experiments/diffusion/released_256.yaml --trainer.devices 8
   python -m difftalk_pl animate --checkpoint CKPT --video person.mp4 --audio speech.wav --out talking.mp4
@@ -63,11 +63,20 @@ def main(arguments: list[str] | None = None) -> int:
     if command not in LIGHTNING | OURS:
         _write(f"unknown command {command!r}\n\n{help_text()}", sys.stderr)
         return 2
+    return _outcome(command, arguments)
+
+
+def _outcome(command: str, arguments: list[str]) -> int:
+    """Run it; what a user can mend becomes one line, a defect keeps its traceback."""
     try:
         _run(command, arguments)
-    except UserError as error:
-        _write(f"difftalk_pl {command}: {error}", sys.stderr)
+    except (UserError, OSError) as error:
+        message = f"{error.filename or 'files'}: {error.strerror or error}" if isinstance(error, OSError) else error
+        _write(f"difftalk_pl {command}: {message}", sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        _write(f"difftalk_pl {command}: stopped; the same command goes on", sys.stderr)
+        return 130
     return 0
 
 

@@ -20,7 +20,7 @@ from difftalk_pl.data.windows import GENERATION, ReferenceRule, Windows
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
 from difftalk_pl.stages.generation import Generator, SamplerConfig
-from difftalk_pl.stages.latents import LatentCodec
+from difftalk_pl.stages.latents import LatentCodec, choose_device
 from difftalk_pl.stages.weights import read_weights
 
 log = logging.getLogger(__name__)
@@ -53,9 +53,12 @@ def animate(
         min_face: smallest face to accept, pixels from ear to ear.
         device: cpu, cuda, or auto.
     """
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; --out takes the name of an mp4 file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    where = choose_device(device)
     weights = read_weights(checkpoint)
     difftalk, codec, contract = weights.difftalk(), LatentCodec(weights.codec or weights), weights.data
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     generator = Generator(difftalk.to(where), codec.to(where), weights.schedule, sampler)
     sound = read_audio(audio, RATE)
     frames = round(len(sound) / SAMPLES_PER_FRAME)
@@ -74,7 +77,6 @@ def animate(
             fixed=True,
         )
         loader = DataLoader(windows, batch_size, num_workers=workers)
-        out.parent.mkdir(parents=True, exist_ok=True)
         drawn = _draw(loader, generator, where, frames)
         written = write_video(out, drawn, fps=FPS, audio=read_audio(audio, SOUND_RATE), rate=SOUND_RATE)
     log.info("%s: %d frames, %.2f s", out, written, written / FPS)

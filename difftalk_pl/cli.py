@@ -37,7 +37,10 @@ class RunConfig(SaveConfigCallback):
     """Writes config.yaml into the run's folder, and the configuration to every logger."""
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage != "fit":
+        """Not yet: a run that is refused must not overwrite the configuration of the run in the folder."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
             return
         folder = Path(self.config.run)
         self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from difftalk_pl.callbacks.sheets import contact_sheet, save_picture, to_pixels
 from difftalk_pl.data.clips import versions
 from difftalk_pl.metrics.opening import correlation
 from difftalk_pl.metrics.scores import MEASURES, FrameScores, frame_scores
+
+log = logging.getLogger(__name__)
 
 GROUND_TRUTH = "ground truth"
 
@@ -34,6 +37,8 @@ class Evaluation(L.Callback):
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.scores, self.pictures = {}, {}
+        if seen := _seen_in_training(trainer, pl_module):
+            log.warning("tested on people that the model was trained on: %s", ", ".join(seen))
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -72,6 +77,7 @@ class Evaluation(L.Callback):
         content = {"methods": methods, "protocol": protocol(trainer, pl_module), "versions": versions() | software()}
         scored = {clip for method in methods.values() for clip in method["per_clip"]}
         content["clips"] = {"scored": len(scored), "not_scored": sorted({*names, *windows.refused} - scored)}
+        content["clips"]["seen_in_training"] = _seen_in_training(trainer, pl_module)
         aside = run / ".results.json.tmp"
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         aside.replace(run / "results.json")
@@ -113,6 +119,11 @@ def summarise(rows: torch.Tensor, names: list[str]) -> dict[str, Any]:
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
+
+
+def _seen_in_training(trainer: L.Trainer, pl_module: L.LightningModule) -> list[str]:
+    tested = trainer.datamodule.identities("test")  # type: ignore[attr-defined]
+    return sorted(set(tested) & set(getattr(pl_module, "trained_on", [])))
 
 
 def software() -> dict[str, str]:

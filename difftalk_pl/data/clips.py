@@ -238,10 +238,13 @@ def read_rows(root: Path) -> dict[str, ClipRow]:
     path = root / "clips.csv"
     if not path.exists():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != ClipRow._fields:
+            raise UserError(f"{path}: the columns are not {', '.join(ClipRow._fields)}; save it with commas, unchanged")
         rows = [
             ClipRow(row["name"], row["identity"], int(row["frames"]), row["source"], row["status"], row["reason"])
-            for row in csv.DictReader(file)
+            for row in reader
         ]
     return {row.name: row for row in rows}
 

@@ -1,5 +1,6 @@
 """HDTFDataModule: which clips train, validate and test, and the loaders of their windows."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 from torch.utils.data import DataLoader
 
 from difftalk_pl.data.audio import FEATURES
@@ -51,7 +51,7 @@ class Split:
         parts = {side: self._named(side, clips) for side in ("train", "val", "test")}
         taken = {clip.identity for chosen in parts.values() for clip in chosen or ()}
         free = sorted({clip.identity for clip in clips} - taken)
-        np.random.default_rng(self.seed).shuffle(free)
+        free.sort(key=self._rank)
         for side in ("test", "val"):
             fraction = getattr(self, side)
             if parts[side] is None:
@@ -65,6 +65,10 @@ class Split:
         sides = {side: list(chosen or ()) for side, chosen in parts.items()}
         _refuse_shared_identities(sides)
         return sides
+
+    def _rank(self, identity: str) -> str:
+        """A person's place in the draw, whoever else there is: new clips hardly move those that were there."""
+        return hashlib.sha256(f"{self.seed}/{identity}".encode()).hexdigest()
 
     def _named(self, side: str, clips: Sequence[Clip]) -> list[Clip] | None:
         """The clips that a list names; None where the side is a fraction or what is left."""
@@ -232,6 +236,10 @@ class HDTFDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         windows = self.windows["test"]
         return self._loader(windows, ShardSampler(len(windows), **self._ranks()), self.loading.eval_batch_size)
+
+    def identities(self, side: str) -> list[str]:
+        """Who is on a side; empty where it is not open."""
+        return sorted({clip.identity for clip in self.windows[side].clips}) if side in self.windows else []
 
     def predict_dataloader(self) -> DataLoader:
         return self.test_dataloader()

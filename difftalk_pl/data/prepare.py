@@ -1,10 +1,12 @@
 """The command `prepare`: videos of people speaking -> a prepared dataset."""
 
+import fcntl
 import json
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,17 +68,20 @@ def prepare(
     if unknown := [kind for kind in kinds if kind not in FEATURES]:
         raise UserError(f"--features {unknown[0]}: no such kind; there are {', '.join(FEATURES)}")
     create_dataset(out, size)
-    remove_leftovers(out)
-    book = _Book(out)
-    book.check_names(videos)
-    memory = {} if retry_refused else book.refusals
-    jobs = [Job(path, out, name, settings, tuple(kinds), overlay, memory.get(name)) for name, path in videos.items()]
-    started = time.monotonic()
-    with _Screen(len(jobs)) as screen:
-        for event in run_jobs(run_job, jobs, workers):
-            if (outcome := _outcome(event, jobs[event.job])) is not None:
-                book.enter(outcome)
-            screen.show(event, jobs[event.job], outcome)
+    with _alone(out):
+        remove_leftovers(out)
+        book = _Book(out)
+        book.check_names(videos)
+        memory = {} if retry_refused else book.refusals
+        jobs = [
+            Job(path, out, name, settings, tuple(kinds), overlay, memory.get(name)) for name, path in videos.items()
+        ]
+        started = time.monotonic()
+        with _Screen(len(jobs)) as screen:
+            for event in run_jobs(run_job, jobs, workers):
+                if (outcome := _outcome(event, jobs[event.job])) is not None:
+                    book.enter(outcome)
+                screen.show(event, jobs[event.job], outcome)
     console.print(_summary(book.outcomes, time.monotonic() - started))
     if not any(row.status == "ok" for row in book.rows.values()):
         raise UserError(f"{out}: no clip could be prepared; the reasons are in {out / 'clips.csv'}")
@@ -88,23 +93,47 @@ def find_videos(sources: Iterable[Path]) -> dict[str, Path]:
     Raises:
         UserError: a path does not exist, nothing is found, or two files would have one name.
     """
-    files: dict[Path, None] = {}
+    files: dict[Path, Path] = {}  # by what they are, named by how they were given: links keep their own names
     for source in sources:
         if source.is_dir():
             inside = (path for path in sorted(source.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES)
-            files.update({path.resolve(): None for path in inside if path.is_file() and not path.name.startswith(".")})
+            found = [path for path in inside if path.is_file() and not path.name.startswith(".")]
         elif source.exists():
-            files[source.resolve()] = None
+            found = [source]
         else:
             raise UserError(f"{source}: no such file or folder")
+        for path in found:
+            if _is_text(path):
+                files.setdefault(path.resolve(), path.absolute())
+            else:
+                log.warning("refused, its name is not UTF-8, rename it: %r", str(path))
     if not files:
         raise UserError(f"{', '.join(map(str, sources))}: no videos ({' '.join(sorted(VIDEO_SUFFIXES))})")
     videos: dict[str, Path] = {}
-    for path in files:
+    for path in files.values():
         if path.stem in videos:
             raise UserError(f"{videos[path.stem]} and {path} would both be clip {path.stem!r}; rename one of them")
         videos[path.stem] = path
     return dict(sorted(videos.items()))
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One prepare at a time writes to a dataset; the lock goes with the process."""
+    with (out / ".prepare.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{out}: another prepare is writing to it; wait for it, or give another --out") from error
+        yield
 
 
 class _Book:

@@ -29,6 +29,9 @@ EPSILON = Fraction(1, 1_000_000)  # a frame that is due at k / fps may carry a r
 TRUNCATED = 0.5  # seconds that may be missing at the end before a file counts as cut off
 
 
+HOLE = Fraction(1, 50)  # s; a larger jump in the clock of the sound is a hole, smaller ones are rounding
+
+
 class MediaError(UserError):
     """A media file cannot be used; the message names the file and the cause."""
 
@@ -105,7 +108,8 @@ def read_frames(path: str | Path, fps: float = 25.0) -> Iterator[np.ndarray]:
 def read_audio(path: str | Path, rate: int = 16000) -> np.ndarray:
     """The first audio track, mixed to mono: sample n is heard at n / rate on the clock of `read_frames`.
 
-    A track that starts late is padded with silence, one that starts before zero is cut.
+    A track that starts late is padded with silence, one that starts before zero is cut; a hole in the track (lost
+    packets) is silence, so that what follows it stays where it belongs.
 
     Returns:
         (N,) int16
@@ -116,19 +120,33 @@ def read_audio(path: str | Path, rate: int = 16000) -> np.ndarray:
     with _open(path) as container:
         if not container.streams.audio:
             raise MediaError(f"{path}: no audio track")
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
-        chunks: list[np.ndarray] = []
-        start: Fraction | None = None
-        for frame in container.decode(container.streams.audio[0]):
-            if start is None:
-                start = _time(frame, Fraction(0)) - _zero(container)
-            chunks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
-        if start is None:
-            raise MediaError(f"{path}: the audio track holds no sound")
+        runs = list(_sound_runs(container, rate))
+    if not runs:
+        raise MediaError(f"{path}: the audio track holds no sound")
+    sound = np.zeros(max([0, *(start + len(samples) for start, samples in runs)]), np.int16)
+    for start, samples in runs:
+        inside = samples[max(-start, 0) :]
+        sound[max(start, 0) : max(start, 0) + len(inside)] = inside
+    return sound
+
+
+def _sound_runs(container: InputContainer, rate: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Stretches of unbroken sound: the number of their first sample, and (N,) int16."""
+    zero, expected, start = _zero(container), None, Fraction(0)
+    resampler, chunks = av.AudioResampler(format="s16", layout="mono", rate=rate), []
+    for frame in container.decode(container.streams.audio[0]):
+        time = _time(frame, expected or Fraction(0))
+        if expected is None or abs(time - expected) > HOLE:
+            if expected is not None:
+                chunks += [out.to_ndarray()[0] for out in resampler.resample(None)]
+                yield round((start - zero) * rate), np.concatenate(chunks)
+                resampler, chunks = av.AudioResampler(format="s16", layout="mono", rate=rate), []
+            start = time
+        chunks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
+        expected = time + Fraction(frame.samples, frame.sample_rate)
+    if expected is not None:
         chunks += [out.to_ndarray()[0] for out in resampler.resample(None)]
-    lead = round(start * rate)
-    samples = np.concatenate(chunks)
-    return np.concatenate([np.zeros(lead, np.int16), samples]) if lead >= 0 else samples[-lead:]
+        yield round((start - zero) * rate), np.concatenate(chunks)
 
 
 def write_video(

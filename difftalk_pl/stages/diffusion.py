@@ -18,7 +18,7 @@ from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.sampling import NoiseSchedule
-from difftalk_pl.stages.generation import Generator, SamplerConfig
+from difftalk_pl.stages.generation import Generator, SamplerConfig, composite
 from difftalk_pl.stages.latents import LatentCodec
 from difftalk_pl.stages.optimisation import Decay, learning_rate_factor, total_steps
 from difftalk_pl.stages.weights import DataContract, Weights, entry, load_into, plain, read_weights, weights_hash
@@ -73,6 +73,7 @@ class DiffusionTraining(L.LightningModule):
         self.difftalk = DiffTalk(difftalk)
         self.schedule, self.optimisation, self.sampler, self.seed = schedule, optimisation, sampler, seed
         self.val_loss = MeanMetric()
+        self.trained_on: list[str] = []  # identities, known from the checkpoint
         if init_from is not None:
             load_into(self.difftalk, read_weights(init_from).difftalk().state_dict(), init_from)
         if channels_last:
@@ -88,6 +89,13 @@ class DiffusionTraining(L.LightningModule):
             optimizer, lambda step: learning_rate_factor(step, settings.decay, settings.warmup_steps, total)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """The configuration's rate holds, not the one that a resumed optimizer remembers."""
+        settings, schedule = self.optimisation, self.lr_schedulers()
+        schedule.base_lrs = [settings.learning_rate] * len(schedule.base_lrs)  # type: ignore[union-attr]
+        for group, rate in zip(self.optimizers().param_groups, schedule.get_lr()):  # type: ignore[union-attr]
+            group.update(initial_lr=settings.learning_rate, lr=rate, weight_decay=settings.weight_decay)
 
     def setup(self, stage: str) -> None:
         """Hold the data against the model before any step."""
@@ -135,7 +143,8 @@ class DiffusionTraining(L.LightningModule):
     def test_step(self, batch: Window, batch_idx: int) -> dict[str, Tensor]:
         """Frames drawn by the model and by its controls, (B, 3, H, W) in [-1, 1], for whoever measures them."""
         generator = Generator(self.difftalk, self.codec, self.schedule, self.sampler)
-        rows = {"model": generator(batch), "codec": self.codec.decode(self.codec.encode(batch["image"]))}
+        reconstructed = self.codec.decode(self.codec.encode(batch["image"]))
+        rows = {"model": generator(batch), "codec": composite(reconstructed, batch["image"], batch["mask"])}
         if "other_audio" in batch:
             rows["shuffled audio"] = generator({**batch, "audio": batch["other_audio"]})
         return rows
@@ -150,6 +159,7 @@ class DiffusionTraining(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         config = {"difftalk": plain(self.difftalk.config), "schedule": plain(self.schedule), "data": self._contract()}
         checkpoint["difftalk_pl"] = entry("diffusion", config, codec=self.codec.weights)
+        checkpoint["difftalk_pl"]["trained_on"] = self.trainer.datamodule.identities("train")  # type: ignore[attr-defined]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint whose latents or data are not those of this run."""
@@ -158,6 +168,7 @@ class DiffusionTraining(L.LightningModule):
             raise UserError(
                 f"the checkpoint is of {content.get('stage', 'another program')}, expected diffusion (stage 2)"
             )
+        self.trained_on = content.get("trained_on", [])
         codec = Weights("autoencoder", content["codec"]["config"], content["codec"]["state"]).hash
         if codec != self.codec.hash:
             raise UserError(

@@ -14,6 +14,7 @@ from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.latent_cache import LatentCache
 from difftalk_pl.data.masks import MaskName, MaskPolicy
 from difftalk_pl.data.windows import CACHING, Windows
+from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
 from difftalk_pl.stages.weights import Weights, read_weights
 
@@ -59,6 +60,16 @@ class LatentCodec:
             return self.network.decode(z.float()).clamp(-1, 1)
 
 
+def choose_device(name: str) -> torch.device:
+    """`auto` is the accelerator where there is one. Raises UserError for a device that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: not usable here ({str(error).splitlines()[0]})") from error
+
+
 def cache_latents(
     data: Path,
     autoencoder: Path,
@@ -80,7 +91,7 @@ def cache_latents(
         device: cpu, cuda, or auto.
     """
     codec = LatentCodec.load(autoencoder)
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where = choose_device(device)
     codec.to(where)
     cache = LatentCache(data, codec.hash, mask)
     cache.describe()

@@ -159,6 +159,7 @@ def write_folder(weights: Weights, path: Path, half: bool = False) -> None:
     if half:
         stored = {name: value.half() if value.is_floating_point() else value for name, value in stored.items()}
     save_file(stored, path / "model.safetensors")
+    (path / "model.safetensors").chmod(0o644)  # it comes readable for its writer alone
     digest = weights_hash(_as_floats(stored))
     content = {"format": FORMAT, "stage": weights.stage, "config": weights.config, "hash": digest}
     (path / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ step() {
   "$python" -m difftalk_pl "$@"
 }
 
-rm -rf "$run"
+rm -rf "$run" data/demo/latents
 step synthesize --out data/demo --clips 30 --seconds 10
 step synthesize --out data/demo --clips 6 --seconds 10 --first_identity 900 # people that the weights never met
 step fit -c experiments/demo/autoencoder.yaml

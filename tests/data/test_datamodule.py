@@ -239,3 +239,15 @@ def test_a_side_without_clips_is_refused(talkers):
     data = HDTFDataModule(talkers, contents="frames", split=Split(val=0.5, test=0.5))
     with pytest.raises(UserError, match=r"no clip on the train side; change data\.split"):
         data.setup("fit")
+
+
+def test_a_new_clip_moves_nobody_from_training_to_the_test():
+    """Datasets grow; who was trained on must not be tested on afterwards because somebody joined."""
+
+    def sides(number):
+        return Split(seed=3).apply([Clip(Path("root"), f"p{i:02d}", 200, f"p{i:02d}") for i in range(number)])
+
+    for number in range(10, 40):
+        before, after = sides(number), sides(number + 1)
+        trained = {clip.identity for clip in before["train"]}
+        assert not trained & {clip.identity for clip in after["test"]}

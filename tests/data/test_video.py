@@ -270,3 +270,22 @@ def test_real_variable_rate(real_clips):
             near = [i for i in (up - 1, up, up + 1) if 0 <= i < len(decoded)]
             assert up == min(near, key=lambda i: np.abs(frame.mean(axis=2) - decoded[i][1]).mean())
     assert k + 1 == 153
+
+
+def test_a_hole_in_the_sound_is_silence_and_moves_nothing(tmp_path):
+    """A click at 3 s stays there when the packets from 1 to 2 s are lost."""
+    rate, path = 16000, tmp_path / "hole.mkv"
+    sound = np.zeros((1, 4 * rate), np.int16)
+    sound[0, 3 * rate : 3 * rate + 20] = 20000
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=rate, layout="mono")
+        for start in range(0, sound.shape[1], 1024):
+            frame = av.AudioFrame.from_ndarray(sound[:, start : start + 1024], format="s16", layout="mono")
+            frame.rate, frame.pts = rate, start
+            for packet in stream.encode(frame):
+                if not 1 <= float(packet.pts * packet.time_base) < 2:
+                    container.mux(packet)
+        container.mux(stream.encode(None))
+    heard = read_audio(path, rate)
+    assert abs(int(np.abs(heard.astype(int)).argmax()) / rate - 3) < 0.005
+    assert len(heard) / rate == pytest.approx(4, abs=0.1)

@@ -11,6 +11,7 @@ from difftalk_pl.data.latent_cache import LatentCache
 from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.video import probe, read_frames
 from difftalk_pl.errors import UserError
+from difftalk_pl.stages.generation import Generator
 from difftalk_pl.stages.latents import LatentCodec, cache_latents
 from difftalk_pl.stages.weights import read_weights
 from tests.stages.test_autoencoder import logged
@@ -135,3 +136,34 @@ def test_the_parts_of_an_accumulated_step_do_not_share_their_noise(runner, codec
     whole = on(codec) | {"trainer": {"accumulate_grad_batches": 2, "max_steps": 2, "limit_val_batches": 0}}
     runner("fit", "diffusion", "accumulated", whole)
     assert len(drawn) == len(set(drawn)) == 4
+
+
+def test_the_rate_of_the_configuration_holds_on_resume(runner, codec):
+    first = on(codec, optimisation={"learning_rate": 1e-3}) | {"trainer": {"max_steps": 2, "limit_val_batches": 0}}
+    then = on(codec, optimisation={"learning_rate": 1e-5, "weight_decay": 0.5}) | {
+        "trainer": {"max_steps": 4, "limit_val_batches": 0}
+    }
+    runner("fit", "diffusion", "rates", first)
+    cli = runner("fit", "diffusion", "rates", then)
+    (group,) = cli.trainer.optimizers[0].param_groups
+    assert (group["lr"], group["initial_lr"], group["weight_decay"]) == (1e-5, 1e-5, 0.5)
+
+
+def test_the_control_hears_another_moment(runner, codec, monkeypatch):
+    cli = runner("fit", "diffusion", "spied", on(codec) | {"trainer": {"max_steps": 1, "limit_val_batches": 0}})
+    heard = []
+    monkeypatch.setattr(Generator, "__call__", lambda self, window: heard.append(window["audio"]) or window["image"])
+    cli.datamodule.setup("test")
+    batch = next(iter(cli.datamodule.test_dataloader()))
+    rows = cli.model.test_step(batch, 0)
+    assert list(rows) == ["model", "codec", "shuffled audio"]
+    assert torch.equal(heard[0], batch["audio"]) and torch.equal(heard[1], batch["other_audio"])
+    assert not torch.equal(batch["audio"], batch["other_audio"])
+
+
+def test_people_seen_in_training_are_named_when_they_are_tested(runner, codec, caplog):
+    runner("fit", "diffusion", "seen", on(codec) | {"trainer": {"max_steps": 1, "limit_val_batches": 0}})
+    other = {"data": {"split": {"val": ["synthetic_002"], "test": ["synthetic_000"], "train": ["synthetic_003"]}}}
+    runner("test", "diffusion", "seen", on(codec) | other)
+    results = json.loads((runner.folder / "seen" / "results.json").read_text())
+    assert results["clips"]["seen_in_training"] == ["synthetic_000"]
