@@ -164,7 +164,11 @@ class HDTFDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Divide the clips and open the Datasets; reads clips.csv, no frame."""
-        sides = self.split.apply(open_clips(self.root))
+        clips = open_clips(self.root)
+        sides = self.split.apply(clips)
+        used = {clip.name for side in sides.values() for clip in side}
+        if unused := [clip.name for clip in clips if clip.name not in used]:
+            log.info("on no side: %s", ", ".join(unused))
         log.info("clips: %s", ", ".join(f"{side} {len(clips)}" for side, clips in sides.items()))
         if stage == "fit":
             self._open("train", sides["train"], self._training_parts())
