@@ -121,9 +121,11 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _seen_in_training(trainer: L.Trainer, pl_module: L.LightningModule) -> list[str]:
+def _seen_in_training(trainer: L.Trainer, pl_module: L.LightningModule) -> list[str] | None:
+    """None where nothing says who the weights were trained on: an exported folder does not."""
+    trained_on = getattr(pl_module, "trained_on", None)
     tested = trainer.datamodule.identities("test")  # type: ignore[attr-defined]
-    return sorted(set(tested) & set(getattr(pl_module, "trained_on", [])))
+    return None if trained_on is None else sorted(set(tested) & set(trained_on))
 
 
 def software() -> dict[str, str]:

@@ -101,7 +101,7 @@ class AutoencoderPretraining(L.LightningModule):
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         self.register_buffer("code_counts", torch.zeros(autoencoder.codes), persistent=False)
         self.val_loss = MeanMetric()
-        self.trained_on: list[str] = []  # identities, known from the checkpoint
+        self.trained_on: list[str] | None = None  # identities; known from a checkpoint alone
         collected = codebook.vectors if codebook.warmup else 0
         self.register_buffer("warmup_cells", torch.zeros(collected, autoencoder.latent_channels))
         if init_from is not None:
@@ -247,7 +247,7 @@ class AutoencoderPretraining(L.LightningModule):
         checkpoint["difftalk_pl"]["trained_on"] = self.trainer.datamodule.identities("train")  # type: ignore[attr-defined]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.trained_on = checkpoint.get("difftalk_pl", {}).get("trained_on", [])
+        self.trained_on = checkpoint.get("difftalk_pl", {}).get("trained_on")
 
     def on_train_start(self) -> None:
         """The configuration's betas hold, not those that resumed optimizers remember."""

@@ -73,7 +73,7 @@ class DiffusionTraining(L.LightningModule):
         self.difftalk = DiffTalk(difftalk)
         self.schedule, self.optimisation, self.sampler, self.seed = schedule, optimisation, sampler, seed
         self.val_loss = MeanMetric()
-        self.trained_on: list[str] = []  # identities, known from the checkpoint
+        self.trained_on: list[str] | None = None  # identities; known from a checkpoint alone
         if init_from is not None:
             load_into(self.difftalk, read_weights(init_from).difftalk().state_dict(), init_from)
         if channels_last:
@@ -168,7 +168,7 @@ class DiffusionTraining(L.LightningModule):
             raise UserError(
                 f"the checkpoint is of {content.get('stage', 'another program')}, expected diffusion (stage 2)"
             )
-        self.trained_on = content.get("trained_on", [])
+        self.trained_on = content.get("trained_on")
         codec = Weights("autoencoder", content["codec"]["config"], content["codec"]["state"]).hash
         if codec != self.codec.hash:
             raise UserError(

@@ -167,3 +167,6 @@ def test_people_seen_in_training_are_named_when_they_are_tested(runner, codec, c
     runner("test", "diffusion", "seen", on(codec) | other)
     results = json.loads((runner.folder / "seen" / "results.json").read_text())
     assert results["clips"]["seen_in_training"] == ["synthetic_000"]
+    runner("test", "diffusion", "unknown", on(codec) | {"ckpt_path": None})
+    results = json.loads((runner.folder / "unknown" / "results.json").read_text())
+    assert results["clips"]["seen_in_training"] is None
