@@ -27,16 +27,24 @@ class ConditioningConfig:
     """How audio and landmarks become a condition.
 
     audio_channels: channels C of an audio feature step (DeepSpeech logits: 29).
-    context: `single` joins audio and landmark code into one token, as released.
+    context: `single` joins audio and landmark code into one token, as released; `tokens` gives one per audio step or
+        frame and one per group of landmarks (models/tokens.py).
+    audio_tokens: what a token of speech is for `tokens`: one of 30 steps of 20 ms, or one of 8 frames.
     landmark_scale: factor on landmarks, which arrive as fractions of the side. The released code feeds pixels of a
         256 px frame; numbers around 150 train badly in small models, for which 1.0 or so is better.
     landmark_centre: subtracted from the fractions before scaling. Not in the paper: 0.0 is as released.
     """
 
     audio_channels: int = 29
-    context: Literal["single"] = "single"
+    context: Literal["single", "tokens"] = "single"
+    audio_tokens: Literal["steps", "frames"] = "steps"
     landmark_scale: float = 256.0
     landmark_centre: float = 0.0
+
+
+def scaled_landmarks(landmarks: Tensor, config: ConditioningConfig) -> Tensor:
+    """Fractions of the side as the networks take them."""
+    return (landmarks - config.landmark_centre) * config.landmark_scale
 
 
 class AudioEncoder(nn.Module):
@@ -95,13 +103,11 @@ class LandmarkEncoder(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """E_A and E_L of the paper, and the latents beside them. Learns together with the denoiser."""
+    """E_A and E_L of the paper as one token, and the latents beside it. Learns together with the denoiser."""
 
     def __init__(self, config: ConditioningConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ConditioningConfig()
-        if config.context != "single":
-            raise ValueError(f"context is {config.context!r}: expected 'single'")
         self.audio = AudioEncoder(config.audio_channels)
         self.smoothing = AudioSmoothing()
         self.landmarks = LandmarkEncoder()
@@ -117,7 +123,7 @@ class Conditioning(nn.Module):
 
     def encode_landmarks(self, landmarks: Tensor) -> Tensor:
         """landmarks: fractions of the side, (B, 39, 2) -> (B, 64)."""
-        return self.landmarks((landmarks - self.config.landmark_centre) * self.config.landmark_scale)
+        return self.landmarks(scaled_landmarks(landmarks, self.config))
 
     def forward(self, audio: Tensor, landmarks: Tensor, z_masked: Tensor, z_reference: Tensor) -> Condition:
         """audio (B, 8, 16, C), landmarks (B, 39, 2), both latents (B, 3, h, w)."""

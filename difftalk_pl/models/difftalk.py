@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from difftalk_pl.models.conditioning import Condition, Conditioning, ConditioningConfig
+from difftalk_pl.models.conditioning import Condition, ConditioningConfig
 from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.denoiser import DenoiserConfig, build_denoiser, predict_noise
+from difftalk_pl.models.tokens import build_conditioning
 
 
 @dataclass
@@ -29,7 +30,7 @@ class DiffTalk(nn.Module):
     def __init__(self, config: DiffTalkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or DiffTalkConfig()
-        self.conditioning = Conditioning(config.conditioning)
+        self.conditioning = build_conditioning(config.conditioning)
         if config.denoiser.context_width != self.conditioning.context_width:
             raise ValueError(
                 f"denoiser.context_width is {config.denoiser.context_width}: "

@@ -80,8 +80,3 @@ def test_other_audio_features_fit(channels):
     condition = module(torch.randn(3, 8, 16, channels), torch.rand(3, 39, 2), z, z)
     condition.context.square().sum().backward()
     assert all(parameter.grad is not None for parameter in module.parameters())
-
-
-def test_unknown_context_is_refused():
-    with pytest.raises(ValueError, match="'tokens'"):
-        Conditioning(ConditioningConfig(context="tokens"))

@@ -1,0 +1,104 @@
+"""Tokens: what each is made of, and that the denoiser's attention comes to matter."""
+
+import numpy as np
+import pytest
+import torch
+
+from difftalk_pl.data.audio import smoothing_windows
+from difftalk_pl.data.windows import LANDMARKS_WITHOUT_MOUTH
+from difftalk_pl.models.conditioning import ConditioningConfig
+from difftalk_pl.models.denoiser import DenoiserConfig
+from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
+from difftalk_pl.models.tokens import GROUPS, build_conditioning, distinct_steps
+
+PARTS_OF_THE_FACE = {  # iBUG's numbering of the 68 points
+    "right jaw": range(0, 4),
+    "left jaw": range(13, 17),
+    "right brow": range(17, 22),
+    "left brow": range(22, 27),
+    "nose": range(27, 36),
+    "right eye": range(36, 42),
+    "left eye": range(42, 48),
+}
+
+
+def tokens(**options):
+    torch.manual_seed(0)
+    return build_conditioning(ConditioningConfig(audio_channels=5, context="tokens", landmark_scale=1.0, **options))
+
+
+def latents(batch):
+    return torch.zeros(batch, 3, 4, 4), torch.ones(batch, 3, 4, 4)
+
+
+@pytest.mark.parametrize("frame", [20, 4, 35])
+def test_every_step_appears_once_and_in_order(frame):
+    """A clip whose features are the numbers of its steps: frame k looks at steps 2k - 16 to 2k + 13."""
+    steps = np.arange(1, 81, dtype=np.float32)[:, None]
+    audio = torch.from_numpy(smoothing_windows(steps, np.array(frame)))[None]
+    inside = [s + 1 if 0 <= s < 79 else 0 for s in range(2 * frame - 16, 2 * frame + 14)]
+    assert distinct_steps(audio)[0, :, 0].tolist() == inside
+
+
+def test_groups_are_the_parts_of_the_face():
+    assert [LANDMARKS_WITHOUT_MOUTH[place] for group in GROUPS.values() for place in group] == [
+        point for part in PARTS_OF_THE_FACE.values() for point in part
+    ]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("audio_tokens", "count"), [("steps", 30), ("frames", 8)])
+def test_a_token_sees_its_own_part_alone(audio_tokens, count):
+    module = tokens(audio_tokens=audio_tokens).eval()
+    audio, landmarks = torch.randn(2, 8, 16, 5), torch.rand(2, 39, 2)
+    base = module(audio, landmarks, *latents(2)).context
+    assert base.shape == (2, count + 7, 128)
+    moved = landmarks.clone()
+    moved[:, 20] += 1  # a point of the nose, group 4
+    changed = (module(audio, moved, *latents(2)).context - base).abs().amax((0, 2)) > 1e-6
+    assert changed.nonzero().flatten().tolist() == [count + 4]
+    later = audio.clone()
+    later[:, 7, 15] += 1  # the last step, which only the last frame's window holds
+    changed = (module(later, landmarks, *latents(2)).context - base).abs().amax((0, 2)) > 1e-6
+    reach = {"steps": [27, 28, 29], "frames": [7]}[audio_tokens]  # two convolutions of 3 reach two steps further
+    assert changed.nonzero().flatten().tolist() == reach
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("audio_tokens", ["steps", "frames"])
+def test_equal_speech_at_other_positions_gives_other_tokens(audio_tokens):
+    module = tokens(audio_tokens=audio_tokens)
+    context = module(torch.ones(1, 8, 16, 5), torch.rand(1, 39, 2), *latents(1)).context[0, :8]
+    assert torch.pdist(context).min() > 1e-3
+
+
+def test_latents_go_beside_as_with_the_single_token():
+    z_masked, z_reference = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    concat = tokens()(torch.randn(2, 8, 16, 5), torch.rand(2, 39, 2), z_masked, z_reference).concat
+    assert torch.equal(concat, torch.cat([z_masked, z_reference], dim=1))
+
+
+@pytest.mark.parametrize(("context", "matters"), [("single", False), ("tokens", True)])
+def test_queries_matter_with_tokens_alone(context, matters):
+    """One key: the softmax is 1 and the queries get no gradient. Several: they learn."""
+    torch.manual_seed(0)
+    model = DiffTalk(
+        DiffTalkConfig(
+            DenoiserConfig((16, 32), 1, attention_levels=(False, True), heads=(1, 2), norm_num_groups=8),
+            ConditioningConfig(audio_channels=5, context=context, landmark_scale=1.0),
+        )
+    )
+    condition = model.condition(torch.randn(2, 8, 16, 5), torch.rand(2, 39, 2), *(torch.randn(2, 3, 8, 8),) * 2)
+    model(torch.randn(2, 3, 8, 8), torch.tensor([10, 900]), condition).square().mean().backward()
+    queries = [p.grad.abs().max() for name, p in model.denoiser.named_parameters() if "attn2.to_q" in name]
+    assert queries
+    assert all(bool(gradient > 1e-9) == matters for gradient in queries)
+    used = [p.grad.abs().max() > 0 for p in model.conditioning.parameters()]
+    assert all(used)
+
+
+def test_unknown_choices_are_refused():
+    with pytest.raises(ValueError, match="context is 'many': expected one of single, tokens"):
+        build_conditioning(ConditioningConfig(context="many"))
+    with pytest.raises(ValueError, match="audio_tokens is 'words': expected one of steps, frames"):
+        tokens(audio_tokens="words")
