@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export WANDB_SILENT ?= true
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test oracles lint clean
 
 setup: .venv/ready
 
@@ -18,6 +18,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+oracles: setup
+	$(BIN)/python -m pytest -m oracle
 
 lint: setup
 	$(BIN)/ruff check .

@@ -7,6 +7,8 @@ import pytest
 from difftalk_pl.data.synthetic import synthesize
 from tests.runner import Runner
 
+pytest_plugins = ("pytester", "tests.differences")
+
 PROJECT = Path(__file__).parent.parent
 SHARED = PROJECT.parent / "shared"
 

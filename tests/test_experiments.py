@@ -8,15 +8,18 @@ from jsonargparse import Namespace
 
 from difftalk_pl.cli import EXPERIMENTS, DiffTalkCLI, build_cli
 from difftalk_pl.models.autoencoder import Autoencoder
-from difftalk_pl.models.difftalk import DiffTalk
+from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
+from difftalk_pl.models.schedule import NoiseSchedule
 
 WHOLE = sorted(path for path in EXPERIMENTS.rglob("*.yaml") if path.name != "defaults.yaml")
-OVERRIDES = {"scratch": ".."}  # folders of second -c files, and where their first lies
+OVERRIDES = {"scratch": "../{name}", "ablations": "../demo/diffusion.yaml"}  # second -c files, and their first
 
 
 def arguments(path: Path) -> list[str]:
     below = OVERRIDES.get(path.parent.name)
-    return ["-c", str(path)] if below is None else ["-c", str(path.parent / below / path.name), "-c", str(path)]
+    if below is None:
+        return ["-c", str(path)]
+    return ["-c", str(path.parent / below.format(name=path.name)), "-c", str(path)]
 
 
 @pytest.fixture
@@ -66,6 +69,61 @@ def test_the_presets_have_the_published_sizes(parsed):
         first = parsed("fit", "-c", str(EXPERIMENTS / "autoencoder" / "vq_f4_256.yaml")).model.init_args
         assert count(Autoencoder(first.autoencoder)) == 55_322_782
         second = parsed("fit", "-c", str(EXPERIMENTS / "diffusion" / "released_256.yaml")).model.init_args
-        assert count(DiffTalk(second.difftalk).denoiser) == 530_152_963
+        assert count(DiffTalk(DiffTalkConfig.from_dict(second.difftalk.as_dict())).denoiser) == 530_152_963
     assert second.schedule.steps == 1000 and second.schedule.kind == "scaled_linear"
     assert (second.schedule.start, second.schedule.end) == (0.0015, 0.0195)
+
+
+def values(config: Namespace) -> dict:
+    """A stage 2 experiment as flat keys."""
+    config = {key: value for key, value in vars(config.clone()).items() if key in ("run", "model", "data")}
+    flat = Namespace(**config).as_flat()
+    return {key: str(value) for key, value in vars(flat).items()}
+
+
+def differences(parsed, one: str, other: str) -> set[str]:
+    first, second = (
+        values(parsed("fit", "-c", str(EXPERIMENTS / "diffusion" / f"{name}.yaml"))) for name in (one, other)
+    )
+    return {key for key in first | second if first.get(key) != second.get(key)}
+
+
+PLACES = {"run", "data.root", "model.init_args.autoencoder"}
+
+
+@pytest.mark.parametrize("preset", ["released", "paper"])
+def test_the_presets_for_512_differ_in_places_alone(parsed, preset):
+    assert differences(parsed, f"{preset}_256", f"{preset}_512") == PLACES
+
+
+def test_paper_and_released_differ_where_the_paper_differs(parsed):
+    changed = differences(parsed, "released_256", "paper_256")
+    assert {key.removeprefix("model.init_args.") for key in changed} == {
+        "run",
+        "data.mask",
+        "data.smoothing",
+        "difftalk.conditioning.smoothing",
+        "schedule.steps",
+        "schedule.start",
+        "schedule.end",
+        "sampler.margin",
+    }
+
+
+def test_the_papers_200_steps_end_in_the_released_noise(parsed):
+    schedules = [
+        parsed("fit", "-c", str(EXPERIMENTS / "diffusion" / f"{name}_256.yaml")).model.init_args.schedule
+        for name in ("released", "paper")
+    ]
+    ends = [NoiseSchedule(**vars(schedule)).alphas_cumprod[-1].sqrt().item() for schedule in schedules]
+    assert ends == pytest.approx([0.0119, 0.0106], abs=2e-4)
+
+
+def test_features_channels_and_smoothing_of_a_preset_agree(parsed):
+    """What the stage would refuse before its first step."""
+    channels = {"mfcc": 26, "deepspeech": 29}
+    for path in sorted((EXPERIMENTS / "diffusion").glob("*.yaml")):
+        config = parsed("fit", "-c", str(path))
+        conditioning = config.model.init_args.difftalk.conditioning
+        assert conditioning.audio_channels == channels[config.data.features], path.name
+        assert list(conditioning.smoothing) == list(config.data.smoothing), path.name

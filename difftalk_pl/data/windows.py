@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from difftalk_pl.data.audio import FPS, smoothing_windows
+from difftalk_pl.data.audio import AROUND, FPS, smoothing_windows
 from difftalk_pl.data.clips import Clip
 from difftalk_pl.data.latent_cache import LatentCache, read_latent
 from difftalk_pl.data.masks import MaskPolicy, hide
@@ -42,7 +42,7 @@ class Window(TypedDict, total=False):
     z: torch.Tensor  # (3, h, w), latents before quantisation
     z_masked: torch.Tensor  # (3, h, w)
     z_reference: torch.Tensor  # (3, h, w)
-    audio: torch.Tensor  # (8, 16, C)
+    audio: torch.Tensor  # (8, 16, C), frames i-4 … i+3 unless `smoothing` says otherwise
     other_audio: torch.Tensor  # (8, 16, C), of another moment of the clip: the control of an evaluation
     landmarks: torch.Tensor  # (39, 2), fractions of the side, no mouth
     all_landmarks: torch.Tensor  # (68, 2), beside `mask`: for measures, never for networks
@@ -134,6 +134,7 @@ class Windows(Dataset):
         seed: of all randomness; a window is a function of (seed, epoch, clip, frame) and of nothing else.
         fixed: ignore the epoch, for validation and inference.
         frames_per_clip: only the first targets of every clip.
+        smoothing: frames before and after the target whose audio windows are given.
 
     Raises:
         UserError: no clip is long enough; or, when a window is read, a file is missing or damaged.
@@ -151,12 +152,13 @@ class Windows(Dataset):
         seed: int = 0,
         fixed: bool = False,
         frames_per_clip: int | None = None,
+        smoothing: tuple[int, int] = AROUND,
     ) -> None:
         self.parts = frozenset(parts)
         self.mask, self.rule = mask or MaskPolicy(), reference or ReferenceRule()
         self.features = features if self.parts & {"audio", "other_audio"} else None
         self.latents = latents if "latents" in self.parts else None
-        self.seed, self.fixed = seed, fixed
+        self.seed, self.fixed, self.smoothing = seed, fixed, smoothing
         self.has_reference = bool(self.parts & {"reference", "latents"})
         self.clips = [clip for clip in clips if self._targets(clip) > 0]
         self.refused = [clip.name for clip in clips if self._targets(clip) == 0]
@@ -224,10 +226,10 @@ class Windows(Dataset):
         if files.features is None:
             return
         frame = window["frame"]
-        window["audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(frame)))
+        window["audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(frame), self.smoothing))
         if "other_audio" in self.parts:
             other = ReferenceRule(min_gap=FPS, lenient=True).draw(frame, files.clip.frames, random)
-            window["other_audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(other)))
+            window["other_audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(other), self.smoothing))
 
     def _files(self, number: int) -> _OpenClip:
         if self._process != os.getpid():  # decoders must not be shared with the process that forked this one

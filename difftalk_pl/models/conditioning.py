@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 SLOPE = 0.02  # of every LeakyReLU here, as released
 CODE_WIDTH = 64  # D_A and D_L of the paper
-SMOOTHING_FRAMES = 8
+AROUND = (4, 3)  # frames before and after that the smoothing sees, as released
 LANDMARKS = 39
 SCORED_WIDTH = 32  # channels of the audio code that the smoothing weights are computed from, as released
 
@@ -30,6 +30,7 @@ class ConditioningConfig:
     context: `single` joins audio and landmark code into one token, as released; `tokens` gives one per audio step or
         frame and one per group of landmarks (models/tokens.py).
     audio_tokens: what a token of speech is for `tokens`: one of 30 steps of 20 ms, or one of 8 frames.
+    smoothing: frames before and after the target whose speech is seen; the windows must be cut so (data.smoothing).
     landmark_scale: factor on landmarks, which arrive as fractions of the side. The released code feeds pixels of a
         256 px frame; numbers around 150 train badly in small models, for which 1.0 or so is better.
     landmark_centre: subtracted from the fractions before scaling. Not in the paper: 0.0 is as released.
@@ -38,8 +39,14 @@ class ConditioningConfig:
     audio_channels: int = 29
     context: Literal["single", "tokens"] = "single"
     audio_tokens: Literal["steps", "frames"] = "steps"
+    smoothing: tuple[int, int] = AROUND
     landmark_scale: float = 256.0
     landmark_centre: float = 0.0
+
+    @property
+    def frames(self) -> int:
+        """How many frames' windows there are: those before, the target itself, those after."""
+        return sum(self.smoothing) + 1
 
 
 def scaled_landmarks(landmarks: Tensor, config: ConditioningConfig) -> Tensor:
@@ -66,18 +73,18 @@ class AudioEncoder(nn.Module):
 
 
 class AudioSmoothing(nn.Module):
-    """Learned weights over 8 neighbouring frames: (B, 8, 64) -> (B, 64). Paper, section 3.2.
+    """Learned weights over neighbouring frames: (B, 8, 64) -> (B, 64), 8 by default. Paper, section 3.2.
 
     The weights see half of the channels only, yet all 64 are averaged: so the released network has it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frames: int = sum(AROUND) + 1) -> None:
         super().__init__()
         convolutions: list[nn.Module] = []
         for wide, narrow in pairwise((SCORED_WIDTH, 16, 8, 4, 2, 1)):
             convolutions += [nn.Conv1d(wide, narrow, 3, padding=1), nn.LeakyReLU(SLOPE)]
         self.attentionConvNet = nn.Sequential(*convolutions)
-        self.attentionNet = nn.Sequential(nn.Linear(SMOOTHING_FRAMES, SMOOTHING_FRAMES), nn.Softmax(dim=1))
+        self.attentionNet = nn.Sequential(nn.Linear(frames, frames), nn.Softmax(dim=1))
 
     def forward(self, codes: Tensor) -> Tensor:
         scores = self.attentionConvNet(rearrange(codes[..., :SCORED_WIDTH], "b frames c -> b c frames"))
@@ -109,7 +116,7 @@ class Conditioning(nn.Module):
         super().__init__()
         self.config = config = config or ConditioningConfig()
         self.audio = AudioEncoder(config.audio_channels)
-        self.smoothing = AudioSmoothing()
+        self.smoothing = AudioSmoothing(config.frames)
         self.landmarks = LandmarkEncoder()
 
     @property

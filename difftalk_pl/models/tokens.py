@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from difftalk_pl.models.conditioning import (
     CODE_WIDTH,
     SLOPE,
-    SMOOTHING_FRAMES,
     AudioEncoder,
     Condition,
     Conditioning,
@@ -20,8 +19,7 @@ from difftalk_pl.models.conditioning import (
 )
 
 TOKEN_WIDTH = 2 * CODE_WIDTH
-STEPS = 30  # distinct steps in the windows of 8 frames
-CENTRE = 4  # slot of the frame itself among the 8
+WINDOW = 16  # steps of a frame's window; the next frame's begins 2 steps later
 POSITION_DEVIATION = 0.02  # of the learned positions at the start
 # Places among the 39 landmarks without the mouth: both ends of the jaw, brows, nose, eyes.
 GROUPS = {
@@ -35,41 +33,43 @@ GROUPS = {
 }
 
 
-def distinct_steps(audio: Tensor) -> Tensor:
-    """The windows of 8 frames overlap by 14 of 16 steps: every step once, (B, 8, 16, C) -> (B, 30, C), in time's order.
+def distinct_steps(audio: Tensor, own: int) -> Tensor:
+    """Windows of neighbouring frames overlap by 14 of 16 steps: every step once, in time's order.
 
-    The frame's own window is whole; its neighbours add the two steps that only they reach.
+    The target's window, in slot `own`, is whole; its neighbours add the two steps that only they reach.
+    (B, F, 16, C) -> (B, 2F + 14, C), which is 30 steps for the usual 8 frames.
     """
-    before, own, after = audio[:, :CENTRE, :2], audio[:, CENTRE], audio[:, CENTRE + 1 :, -2:]
+    before, whole, after = audio[:, :own, :2], audio[:, own], audio[:, own + 1 :, -2:]
     outside = [rearrange(part, "b frames steps c -> b (frames steps) c") for part in (before, after)]
-    return torch.cat([outside[0], own, outside[1]], dim=1)
+    return torch.cat([outside[0], whole, outside[1]], dim=1)
 
 
 class StepTokens(nn.Module):
-    """A token for each of the 30 steps: (B, 8, 16, C) -> (B, 30, 128)."""
+    """A token for each step: (B, 8, 16, C) -> (B, 30, 128)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, config: ConditioningConfig) -> None:
         super().__init__()
+        self.own = config.smoothing[0]
         self.convolutions = nn.Sequential(
-            nn.Conv1d(channels, TOKEN_WIDTH, 3, padding=1),
+            nn.Conv1d(config.audio_channels, TOKEN_WIDTH, 3, padding=1),
             nn.LeakyReLU(SLOPE),
             nn.Conv1d(TOKEN_WIDTH, TOKEN_WIDTH, 3, padding=1),
         )
-        self.position = nn.Parameter(POSITION_DEVIATION * torch.randn(STEPS, TOKEN_WIDTH))
+        self.position = nn.Parameter(POSITION_DEVIATION * torch.randn(2 * (config.frames - 1) + WINDOW, TOKEN_WIDTH))
 
     def forward(self, audio: Tensor) -> Tensor:
-        steps = rearrange(distinct_steps(audio), "b steps c -> b c steps")
+        steps = rearrange(distinct_steps(audio, self.own), "b steps c -> b c steps")
         return rearrange(self.convolutions(steps), "b c steps -> b steps c") + self.position
 
 
 class FrameTokens(nn.Module):
-    """A token for each of the 8 frames, coded by the released encoder: (B, 8, 16, C) -> (B, 8, 128)."""
+    """A token for each frame, coded by the released encoder: (B, 8, 16, C) -> (B, 8, 128)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, config: ConditioningConfig) -> None:
         super().__init__()
-        self.encoder = AudioEncoder(channels)
+        self.encoder = AudioEncoder(config.audio_channels)
         self.widen = nn.Linear(CODE_WIDTH, TOKEN_WIDTH)
-        self.position = nn.Parameter(POSITION_DEVIATION * torch.randn(SMOOTHING_FRAMES, TOKEN_WIDTH))
+        self.position = nn.Parameter(POSITION_DEVIATION * torch.randn(config.frames, TOKEN_WIDTH))
 
     def forward(self, audio: Tensor) -> Tensor:
         codes = self.encoder(rearrange(audio, "b frames steps c -> (b frames) steps c"))
@@ -106,7 +106,7 @@ class TokenConditioning(nn.Module):
         kinds = {"steps": StepTokens, "frames": FrameTokens}
         if config.audio_tokens not in kinds:
             raise ValueError(f"audio_tokens is {config.audio_tokens!r}: expected one of {', '.join(kinds)}")
-        self.audio = kinds[config.audio_tokens](config.audio_channels)
+        self.audio = kinds[config.audio_tokens](config)
         self.landmarks = LandmarkTokens()
         self.norm = nn.LayerNorm(TOKEN_WIDTH)  # the denoiser does not normalise its context
 

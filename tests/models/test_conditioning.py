@@ -80,3 +80,14 @@ def test_other_audio_features_fit(channels):
     condition = module(torch.randn(3, 8, 16, channels), torch.rand(3, 39, 2), z, z)
     condition.context.square().sum().backward()
     assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_the_papers_smoothing_sees_17_frames():
+    module = Conditioning(ConditioningConfig(audio_channels=5, smoothing=(8, 8)))
+    audio, z = torch.randn(2, 17, 16, 5), torch.zeros(2, 3, 4, 4)
+    base = module(audio, torch.rand(2, 39, 2), z, z).context
+    assert base.shape == (2, 1, 128)
+    for frame in (0, 16):
+        moved = audio.clone()
+        moved[:, frame] += 1
+        assert (module.encode_audio(moved) - module.encode_audio(audio)).abs().max() > 1e-6

@@ -37,7 +37,19 @@ def test_every_step_appears_once_and_in_order(frame):
     steps = np.arange(1, 81, dtype=np.float32)[:, None]
     audio = torch.from_numpy(smoothing_windows(steps, np.array(frame)))[None]
     inside = [s + 1 if 0 <= s < 79 else 0 for s in range(2 * frame - 16, 2 * frame + 14)]
-    assert distinct_steps(audio)[0, :, 0].tolist() == inside
+    assert distinct_steps(audio, own=4)[0, :, 0].tolist() == inside
+
+
+def test_a_wider_smoothing_makes_more_tokens():
+    """Frames i-8 … i+8, as the paper has it: 48 steps, 2k - 24 to 2k + 23."""
+    steps = np.arange(1, 121, dtype=np.float32)[:, None]
+    audio = torch.from_numpy(smoothing_windows(steps, np.array(30), (8, 8)))[None]
+    assert audio.shape == (1, 17, 16, 1)
+    assert distinct_steps(audio, own=8)[0, :, 0].tolist() == list(range(2 * 30 - 24 + 1, 2 * 30 + 24 + 1))
+    for audio_tokens, count in (("steps", 48), ("frames", 17)):
+        module = tokens(audio_tokens=audio_tokens, smoothing=(8, 8))
+        context = module(audio.expand(-1, -1, -1, 5), torch.rand(1, 39, 2), *latents(1)).context
+        assert context.shape == (1, count + 7, 128)
 
 
 def test_groups_are_the_parts_of_the_face():

@@ -1,0 +1,132 @@
+"""SyncNet against numbers of the published network, and long clips against their windows one by one."""
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+
+from difftalk_pl.models.syncnet import LIP_FRAMES, SyncNet, audio_stream, lip_stream
+
+
+@pytest.fixture(scope="module")
+def expected(golden):
+    return golden("syncnet")
+
+
+@pytest.fixture(scope="module")
+def net(expected):
+    module = SyncNet()
+    module.load_state_dict(expected.state_dict(), strict=True)
+    return module
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """Eleven frames, no two alike: (11, 3, 224, 224), 0 to 255."""
+    return torch.from_numpy(np.random.RandomState(5).randint(0, 256, (11, 3, 224, 224)).astype(np.uint8))
+
+
+@pytest.mark.oracle
+@torch.no_grad()
+def test_equals_the_published_network(net, expected, record_difference):
+    video = torch.from_numpy((np.random.RandomState(1).rand(2, 3, 5, 224, 224) * 255).astype(np.float32))
+    for name, ours in (("lip", net.embed_lips(video)), ("audio", net.embed_audio(expected["mfcc"]))):
+        published = expected[f"{name}_embedding"]
+        assert ours.shape == published.shape == (2, 1024)
+        record_difference(f"SyncNet, {name} embedding", (ours - published).abs().max(), 5e-5)
+
+
+def test_has_the_published_size(net, count_parameters):
+    assert count_parameters(net) == 13_631_616
+
+
+def test_a_file_of_the_published_names_loads_strictly_and_no_other(expected):
+    weights = expected.state_dict()  # published without the counters of batches
+    file = io.BytesIO()
+    torch.save(weights, file, _use_new_zipfile_serialization=False)
+    file.seek(0)
+    read = torch.load(file, weights_only=True)
+    module = SyncNet()
+    module.load_state_dict(read, strict=True)
+    module.load_state_dict(module.state_dict(), strict=True)  # with the counters
+    assert torch.equal(module.netcnnlip[18].weight, weights["netcnnlip.18.weight"])
+    with pytest.raises(RuntimeError, match=r"netfclip\.3\.bias"):
+        module.load_state_dict({key: value for key, value in read.items() if key != "netfclip.3.bias"}, strict=True)
+
+
+@torch.no_grad()
+def test_it_judges_and_never_learns(net, expected):
+    parent = torch.nn.Sequential(net).train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    embedding = parent[0].embed_audio(expected["mfcc"])
+    torch.testing.assert_close(net.embed_audio(expected["mfcc"][:1]), embedding[:1], atol=1e-5, rtol=0)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_gradients_reach_the_inputs(net, expected):
+    mfcc = expected["mfcc"].clone().requires_grad_()
+    net.embed_audio(mfcc).square().sum().backward()
+    assert mfcc.grad.abs().amin(dim=(1, 2, 3)).shape == (2,)
+    assert (mfcc.grad != 0).float().mean() > 0.9
+
+
+@torch.no_grad()
+def test_frames_as_they_come_give_what_every_window_gives(net, frames):
+    precise = copy.deepcopy(net).double()
+    windows = [rearrange(frames[v : v + LIP_FRAMES], "t c h w -> 1 c t h w").double() for v in range(7)]
+    one_by_one = torch.cat([precise.embed_lips(window) for window in windows])
+    for batch in (1, 3, 50):
+        stream = lip_stream(precise, iter(frames), windows=7, batch=batch)
+        torch.testing.assert_close(stream, one_by_one, atol=1e-10, rtol=0)
+    torch.testing.assert_close(lip_stream(net, iter(frames), windows=7), one_by_one.float(), atol=5e-4, rtol=0)
+
+
+def test_no_more_frames_are_read_or_held_than_needed(net, frames):
+    read = 0
+
+    def camera():
+        nonlocal read
+        for frame in frames:
+            read += 1
+            yield frame
+
+    sizes = []
+    original = net.embed_frames
+    net.embed_frames = lambda stretch: sizes.append(len(stretch)) or original(stretch)
+    try:
+        lip_stream(net, camera(), windows=5, batch=2)
+    finally:
+        del net.embed_frames
+    assert read == 9
+    assert sizes == [6, 6, 5]
+
+
+def test_a_clip_that_ends_too_early_is_named(net, frames):
+    for given in (0, 3, 9):
+        with pytest.raises(ValueError, match=f"{given} frames: expected 11 for 7 windows"):
+            lip_stream(net, iter(frames[:given]), windows=7, batch=4)
+
+
+@torch.no_grad()
+def test_speech_in_batches_is_speech_at_once(net):
+    mfcc = torch.randn(9, 13, 20, generator=torch.Generator().manual_seed(0))
+    stream = audio_stream(net, mfcc, batch=4)
+    torch.testing.assert_close(stream, net.embed_audio(mfcc[:, None]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "shape", "complaint"),
+    [
+        ("embed_lips", (1, 3, 5, 256, 256), r"lips are \(1, 3, 5, 256, 256\): expected \(B, 3, 5, 224, 224\)"),
+        ("embed_lips", (1, 5, 3, 224, 224), r"lips are"),
+        ("embed_frames", (4, 3, 224, 224), r"frames are .* T >= 5"),
+        ("embed_audio", (1, 1, 20, 13), r"mfcc is \(1, 1, 20, 13\): expected \(B, 1, 13, 20\)"),
+    ],
+)
+def test_other_shapes_are_refused(net, method, shape, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        getattr(net, method)(torch.zeros(shape))
