@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.lib.format import open_memmap
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from difftalk_pl.data.clips import ClipRow, create_dataset, open_clips, write_rows
+from difftalk_pl.data.audio import RATE
+from difftalk_pl.data.clips import SAMPLES_PER_FRAME, ClipRow, create_dataset, open_clips, write_rows
+from difftalk_pl.data.deepspeech import HIDDEN, DeepSpeech, deepspeech_input
 from difftalk_pl.data.latent_cache import LatentCache
 from difftalk_pl.data.sampler import WindowSampler
 from difftalk_pl.data.windows import TRAINING, ReferenceRule, Windows
@@ -37,7 +40,14 @@ class Cost(NamedTuple):
     rate: float  # windows a second, start-up apart
 
 
-def benchmark(clips: int = 500, frames: int = 3000, batches: int = 200, workers: int = 2, batch_size: int = 32) -> None:
+def benchmark(
+    clips: int = 500,
+    frames: int = 3000,
+    batches: int = 200,
+    workers: int = 2,
+    batch_size: int = 32,
+    speech: float | None = None,
+) -> None:
     """Load latent windows of a large dataset and of one with a hundredth of its frames, and compare the costs.
 
     Both are made of empty (sparse) files in a temporary folder and are removed afterwards. Disk and page cache are
@@ -49,7 +59,11 @@ def benchmark(clips: int = 500, frames: int = 3000, batches: int = 200, workers:
         batches: batches to load.
         workers: loader processes.
         batch_size: windows a batch.
+        speech: measure this instead: what DeepSpeech features of so many seconds cost.
     """
+    if speech is not None:
+        log.info("%s", speech_cost(speech))
+        return
     if min(clips, batches, batch_size) < 1 or workers < 0 or frames < 2 * SHORTER:
         raise UserError(
             f"clips={clips}, frames={frames}, batches={batches}, workers={workers}, batch_size={batch_size}: "
@@ -63,6 +77,38 @@ def benchmark(clips: int = 500, frames: int = 3000, batches: int = 200, workers:
             log.info("%d clips of %d frames: loading %d batches", clips, length, batches)
             costs.append(_measure(root, gap_for(frames // SHORTER), batches, workers, batch_size))
     Console().print(_table(costs, clips))
+
+
+class SpeechCost(NamedTuple):
+    """What DeepSpeech features take."""
+
+    speech: float  # seconds of sound
+    coefficients: float  # seconds for MFCC and their windows
+    network: float  # seconds
+    threads: int
+    device: str
+
+    def __str__(self) -> str:
+        total = self.coefficients + self.network
+        return (
+            f"DeepSpeech features of {self.speech:g} s of sound: {total:.1f} s ({total / self.speech:.2f} s a second), "
+            f"{self.coefficients:.1f} s of them for its input, with {self.threads} threads on {self.device}"
+        )
+
+
+def speech_cost(seconds: float, hidden: int = HIDDEN, device: str | None = None) -> SpeechCost:
+    """DeepSpeech 0.1.0 at its published size, with random weights and noise: the time does not depend on either."""
+    if seconds * RATE < SAMPLES_PER_FRAME:
+        raise UserError(f"speech={seconds:g}: at least a frame, {SAMPLES_PER_FRAME / RATE:g} s, is needed")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = DeepSpeech(hidden).eval().requires_grad_(False).to(where)
+    samples = (np.random.default_rng(0).standard_normal(round(seconds * RATE)) * 3000).astype(np.int16)
+    start = time.perf_counter()
+    inputs = torch.from_numpy(deepspeech_input(samples))[None]
+    middle = time.perf_counter()
+    network(inputs.to(where)).cpu()
+    end = time.perf_counter()
+    return SpeechCost(seconds, middle - start, end - middle, torch.get_num_threads(), str(where))
 
 
 def gap_for(frames: int) -> int:

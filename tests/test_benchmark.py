@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from difftalk_pl.benchmark import anonymous_memory, benchmark, make_dataset, open_windows
+from difftalk_pl.benchmark import anonymous_memory, benchmark, make_dataset, open_windows, speech_cost
 from difftalk_pl.data.sampler import WindowSampler
 from difftalk_pl.data.windows import OPEN_CLIPS
 from difftalk_pl.errors import UserError
@@ -92,3 +92,11 @@ def test_the_command_prints_a_table_and_leaves_nothing(tmp_path, capsys, monkeyp
 def test_numbers_that_cannot_be_are_refused():
     with pytest.raises(UserError, match=r"frames=20.*at least 1 clip, 200 frames"):
         benchmark(frames=20)
+
+
+def test_the_cost_of_speech_features_is_measured():
+    cost = speech_cost(2.0, hidden=16, device="cpu")
+    assert cost.coefficients > 0 and cost.network > 0
+    assert "2 s of sound" in str(cost) and "on cpu" in str(cost)
+    with pytest.raises(UserError, match="at least a frame"):
+        benchmark(speech=0.01)

@@ -9,6 +9,7 @@ import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
 FILES = sorted(GOLDEN.glob("*.npz"))
+REDUCED = ("audio_windows", "deepspeech_input")
 CHANNELS = 3  # that audio_windows.npz kept
 
 
@@ -24,7 +25,7 @@ def test_the_readme_lists_every_file_with_its_hash():
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("path", [path for path in FILES if path.stem != "audio_windows"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in FILES if path.stem not in REDUCED], ids=lambda path: path.stem)
 def test_a_copy_is_its_original(path, oracles):
     assert sha256(path) == sha256(oracles / path.name)
 
@@ -36,3 +37,10 @@ def test_the_reduced_windows_are_channels_of_their_original(oracles):
         reduced = golden[{"logits_50hz": "steps"}.get(name, name)]
         np.testing.assert_array_equal(reduced, original[name][..., :CHANNELS])
     np.testing.assert_array_equal(golden["smoothing_frames"], original["smoothing_frames"])
+
+
+@pytest.mark.oracle
+def test_the_inputs_of_deepspeech_are_steps_of_their_original(oracles):
+    golden, original = np.load(GOLDEN / "deepspeech_input.npz"), np.load(oracles / "audio_windows.npz")
+    np.testing.assert_array_equal(golden["audio_int16"], original["audio_int16"])
+    np.testing.assert_array_equal(golden["input"], original["deepspeech_input"][golden["steps"]])

@@ -11,7 +11,7 @@ FPS = 25
 RATE = 16000
 STEPS_PER_FRAME = 2  # features come every 20 ms, frames every 40 ms
 WINDOW = 16  # steps around a frame, 0.32 s
-SMOOTHING_BEFORE, SMOOTHING_AFTER = 4, 3  # frames i-4 … i+3: slot 4 is the frame itself
+AROUND = (4, 3)  # smoothing sees frames i-4 … i+3: slot 4 is the frame itself
 
 
 class FeatureKind(Protocol):
@@ -69,19 +69,20 @@ def audio_windows(steps: np.ndarray, frames: np.ndarray) -> np.ndarray:
     return _take(steps, STEPS_PER_FRAME * np.asarray(frames)[..., None] + np.arange(WINDOW) - WINDOW // 2)
 
 
-def smoothing_windows(steps: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """The windows of the 8 frames i-4 … i+3 that the attention over frames sees; zero windows beyond the clip.
+def smoothing_windows(steps: np.ndarray, frames: np.ndarray, around: tuple[int, int] = AROUND) -> np.ndarray:
+    """The windows of the frames, by default the 8 frames i-4 … i+3, that the attention over frames sees; zero windows beyond the clip.
 
     Args:
         steps: (2T, C).
         frames: frame numbers, any shape (...).
+        around: frames before and after.
 
     Returns:
         (..., 8, 16, C) float32; slot 4 is the frame itself. Paper, section 3.2; positions as in AD-NeRF.
     """
-    around = np.asarray(frames)[..., None] + np.arange(-SMOOTHING_BEFORE, SMOOTHING_AFTER + 1)
-    windows = audio_windows(steps, around)
-    windows[(around < 0) | (around >= len(steps) // STEPS_PER_FRAME)] = 0
+    seen = np.asarray(frames)[..., None] + np.arange(-around[0], around[1] + 1)
+    windows = audio_windows(steps, seen)
+    windows[(seen < 0) | (seen >= len(steps) // STEPS_PER_FRAME)] = 0
     return windows
 
 

@@ -82,7 +82,8 @@ class Clip:
         """(2T, C) float32, steps of 20 ms."""
         path = self.folder / "features" / f"{kind}.npy"
         if not path.exists():
-            raise UserError(f"{path}: no such features; run prepare with --features {kind}")
+            remedy = self.info().get("features_remedy") or f"run prepare with --features {kind}, or add-features"
+            raise UserError(f"{path}: no such features; {remedy}")
         return open_array(path, frames=self.frames, rows_per_frame=2)
 
     def audio(self) -> np.ndarray:
@@ -151,7 +152,7 @@ def write_clip(
         np.save(aside / "landmarks.npy", np.ascontiguousarray(landmarks, dtype=np.float32))
         for kind in features:
             np.save(aside / "features" / f"{kind.name}.npy", kind(audio).astype(np.float32))
-        _write_json(aside / "clip.json", {"name": name, "frames": written, **info})
+        write_json(aside / "clip.json", {"name": name, "frames": written, **info})
         if target.exists():
             os.rename(target, old)
         for stale in (root / "latents").glob("*"):  # they are of the clip that was here
@@ -210,7 +211,7 @@ def create_dataset(root: Path, size: int) -> DatasetInfo:
         return there
     (root / "clips").mkdir(parents=True, exist_ok=True)
     info = DatasetInfo(size=size)
-    _write_json(root / "dataset.json", {**asdict(info), "versions": versions()})
+    write_json(root / "dataset.json", {**asdict(info), "versions": versions()})
     return info
 
 
@@ -266,7 +267,7 @@ def open_clips(root: Path) -> list[Clip]:
     return [Clip(root, row.name, row.frames, row.identity) for row in rows.values() if row.status == "ok"]
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     with _replacing(path) as file:
         json.dump(content, file, indent=2, ensure_ascii=False)
         file.write("\n")

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import lightning as L
 from torch.utils.data import DataLoader
 
-from difftalk_pl.data.audio import FEATURES
+from difftalk_pl.data.audio import AROUND
 from difftalk_pl.data.clips import Clip, open_clips, read_dataset
+from difftalk_pl.data.features import FeatureModel, known_kinds, read_record
 from difftalk_pl.data.latent_cache import LatentCache
 from difftalk_pl.data.masks import MaskName, MaskPolicy
 from difftalk_pl.data.sampler import ShardSampler, WindowSampler
@@ -122,11 +123,12 @@ class HDTFDataModule(L.LightningDataModule):
     Args:
         root: a folder that prepare or synthesize wrote.
         contents: frames for the autoencoder, latents for diffusion, or images for diffusion without a cache.
-        features: the kind of audio features.
+        features: the kind of audio features: mfcc, deepspeech, wav2vec2 or hubert.
         mask: what is hidden; the model must be trained and used with one policy.
         min_reference_gap: frames between a target and its reference.
         val_frames: only the first so many targets of every validation clip.
         test_frames: the same for test.
+        smoothing: frames before and after the target whose audio windows the model sees; released: 4 and 3.
         seed: of the order and of the references.
         split: who trains, validates and tests.
         loading: batch sizes and workers.
@@ -141,6 +143,7 @@ class HDTFDataModule(L.LightningDataModule):
         min_reference_gap: int = 60,
         val_frames: int | None = None,
         test_frames: int | None = None,
+        smoothing: tuple[int, int] = AROUND,
         seed: int = 0,
         split: Split = Split(),
         loading: Loading = Loading(),
@@ -150,17 +153,27 @@ class HDTFDataModule(L.LightningDataModule):
         self.mask = MaskPolicy(mask)
         self.rule = ReferenceRule(min_reference_gap)
         self.frames_per_clip = {"train": None, "val": val_frames, "test": test_frames}
-        self.seed = seed
+        self.smoothing, self.seed = smoothing, seed
         self.split = split
         self.loading = loading
-        if features not in FEATURES:
-            raise UserError(f"features {features!r}: expected one of {', '.join(FEATURES)}")
+        if features not in known_kinds():
+            raise UserError(f"features {features!r}: expected one of {', '.join(known_kinds())}")
         self.windows: dict[str, Windows] = {}
 
     @property
     def frame_size(self) -> int:
         """The side of the frames in pixels."""
         return read_dataset(self.root).size
+
+    @property
+    def audio_channels(self) -> int:
+        """Numbers a step of the features, as the first clip's file has them."""
+        return open_clips(self.root)[0].features(self.features).shape[1]
+
+    @property
+    def feature_model(self) -> FeatureModel | None:
+        """What made the features; None for kinds that nothing learned, or where nobody has recorded it."""
+        return read_record(self.root).get(self.features)
 
     def setup(self, stage: str) -> None:
         """Divide the clips and open the Datasets; reads clips.csv, no frame."""
@@ -197,6 +210,7 @@ class HDTFDataModule(L.LightningDataModule):
             seed=self.seed,
             fixed=side != "train",
             frames_per_clip=self.frames_per_clip[side],
+            smoothing=self.smoothing,
         )
 
     def _latents(self, clips: list[Clip]) -> LatentCache:

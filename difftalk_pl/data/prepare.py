@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +14,13 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from difftalk_pl.data.audio import FEATURES, FPS
+from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import ClipRow, create_dataset, read_rows, remove_leftovers, write_rows
+from difftalk_pl.data.features import SpeechModels, check_kinds, check_models, record_models, shared_threads
 from difftalk_pl.data.framing import MARGIN
+from difftalk_pl.data.legacy import run_legacy_job, write_splits
+from difftalk_pl.data.legacy_jobs import LegacyJob, LegacySettings, legacy_jobs
+from difftalk_pl.data.legacy_layout import open_layout
 from difftalk_pl.data.pool import Event, run_jobs
 from difftalk_pl.data.source import Job, Outcome, Settings, run_job
 from difftalk_pl.errors import UserError
@@ -42,6 +46,11 @@ def prepare(
     min_seconds: float = 3,
     overlay: Path | None = None,
     retry_refused: bool = False,
+    deepspeech: Path | None = None,
+    speech_model: str | None = None,
+    speech_layer: int | None = None,
+    from_legacy: Path | None = None,
+    audio: Path | None = None,
 ) -> None:
     """Turn videos of people speaking into a prepared dataset: frames at 25 fps, 16 kHz audio, landmarks, features.
 
@@ -52,7 +61,7 @@ def prepare(
         sources: Video files, and folders that are searched for them.
         out: The dataset's folder; made, or added to.
         size: Side of the square frames in pixels. One dataset has one size.
-        features: Kinds of audio features to compute, several as [a,b].
+        features: Kinds of audio features to compute: mfcc, deepspeech, wav2vec2, hubert; several as [a,b].
         workers: Processes; each prepares one clip at a time.
         smoothing: Deviation in frames of the Gaussian that smooths the landmarks along time; 0 for none.
         detect_every: Frames between two runs of the face detector; landmarks are found in every frame.
@@ -61,30 +70,55 @@ def prepare(
         min_seconds: Shortest clip to accept.
         overlay: Folder for one picture a clip with landmarks and mask drawn on it, for looking.
         retry_refused: Try clips again that were refused before, though neither file nor settings have changed.
+        deepspeech: The frozen graph of DeepSpeech 0.1.0, output_graph.pb, for features deepspeech.
+        speech_model: Folder or hub name of the network for features wav2vec2 or hubert.
+        speech_layer: Which of its layers' output is taken; the last by default.
+        from_legacy: In place of sources: a folder in the data layout of the released DiffTalk code (images, landmarks,
+            audio_smooth, data.txt). Nothing is detected or smoothed anew. It has no sound, so clips are silent.
+        audio: Sound for from_legacy: a folder with ID.wav or ID.mp4 for every video of the layout.
     """
     settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds)
-    kinds = [features] if isinstance(features, str) else features
-    videos = find_videos(sources)
-    if unknown := [kind for kind in kinds if kind not in FEATURES]:
-        raise UserError(f"--features {unknown[0]}: no such kind; there are {', '.join(FEATURES)}")
+    kinds = check_kinds(features) if from_legacy is None or audio is not None else ()
+    _check_usage(sources, from_legacy, audio)
+    layout = None if from_legacy is None else open_layout(from_legacy)
+    videos = find_videos(sources) if layout is None else {}
+    models = SpeechModels(deepspeech, speech_model, speech_layer, threads=shared_threads(workers))
+    made_with = check_models(kinds, models)
     create_dataset(out, size)
-    with _alone(out):
+    with alone(out):
         remove_leftovers(out)
+        record_models(out, made_with)
         book = _Book(out)
-        book.check_names(videos)
+        jobs: Sequence[Job | LegacyJob]
+        if layout is None:
+            jobs = [Job(path, out, name, settings, kinds, overlay, None, models) for name, path in videos.items()]
+        else:
+            shape = LegacySettings(size, min_face, min_seconds, kinds)
+            jobs = legacy_jobs(layout, out, shape, models, audio, overlay)
+            book.retire(layout.folder, {job.name for job in jobs})
+        book.check_names({job.name: job.source for job in jobs})
         memory = {} if retry_refused else book.refusals
-        jobs = [
-            Job(path, out, name, settings, tuple(kinds), overlay, memory.get(name)) for name, path in videos.items()
-        ]
+        jobs = [job._replace(refused=memory.get(job.name)) for job in jobs]
         started = time.monotonic()
         with _Screen(len(jobs)) as screen:
-            for event in run_jobs(run_job, jobs, workers):
+            for event in run_jobs(run_job if layout is None else run_legacy_job, jobs, workers):
                 if (outcome := _outcome(event, jobs[event.job])) is not None:
                     book.enter(outcome)
                 screen.show(event, jobs[event.job], outcome)
+        if layout is not None:
+            usable = {row.name for row in book.rows.values() if row.status == "ok"}
+            made = [job.piece for job in jobs if isinstance(job, LegacyJob) and job.name in usable]
+            write_splits(out, layout, made, usable)
     console.print(_summary(book.outcomes, time.monotonic() - started))
     if not any(row.status == "ok" for row in book.rows.values()):
         raise UserError(f"{out}: no clip could be prepared; the reasons are in {out / 'clips.csv'}")
+
+
+def _check_usage(sources: list[Path], from_legacy: Path | None, audio: Path | None) -> None:
+    if bool(sources) == (from_legacy is not None):
+        raise UserError("give either videos (or folders of them) or --from-legacy DIR, one of the two")
+    if audio is not None and from_legacy is None:
+        raise UserError("--audio goes with --from-legacy; videos have their own sound")
 
 
 def find_videos(sources: Iterable[Path]) -> dict[str, Path]:
@@ -126,7 +160,7 @@ def _is_text(path: Path) -> bool:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """One prepare at a time writes to a dataset; the lock goes with the process."""
     with (out / ".prepare.lock").open("w") as file:
         try:
@@ -150,7 +184,20 @@ class _Book:
         for name, path in videos.items():
             row = self.rows.get(name)
             if row is not None and row.source != str(path) and Path(row.source).exists():
-                raise UserError(f"{path}: {self.root} has clip {name!r} from {row.source}; rename one of them")
+                raise UserError(
+                    f"{path}: {self.root} has clip {name!r} from {row.source}; "
+                    "rename one of them, or give another --out"
+                )
+
+    def retire(self, source: Path, names: Collection[str]) -> None:
+        """Clips that a source no longer makes: refused ones are forgotten, prepared ones are not used any more."""
+        for row in list(self.rows.values()):
+            if row.source == str(source) and row.name not in names:
+                if row.status == "ok":
+                    reason = f"{source} no longer makes this clip; {self.root / 'clips' / row.name} can be removed"
+                    self.rows[row.name] = row._replace(frames=0, status="refused", reason=reason)
+                elif not (self.root / "clips" / row.name).exists():
+                    del self.rows[row.name]
 
     def enter(self, outcome: Outcome) -> None:
         name = outcome.row.name
@@ -182,7 +229,7 @@ class _Screen:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def show(self, event: Event, job: Job, outcome: Outcome | None) -> None:
+    def show(self, event: Event, job: Job | LegacyJob, outcome: Outcome | None) -> None:
         if event.kind == "start":
             self.bars[event.job] = self.progress.add_task(escape(job.name), total=None)
         elif event.kind == "progress":
@@ -192,21 +239,21 @@ class _Screen:
             self.progress.remove_task(self.bars.pop(event.job))
             self.progress.advance(self.clips)
             if outcome.row.status == "refused":
-                console.print(f"[yellow]{outcome.action}[/] {escape(str(job.source))}: {escape(outcome.row.reason)}")
+                console.print(f"[yellow]{outcome.action}[/] {escape(job.title)}: {escape(outcome.row.reason)}")
 
 
-def _outcome(event: Event, job: Job) -> Outcome | None:
+def _outcome(event: Event, job: Job | LegacyJob) -> Outcome | None:
     """The outcome that an event brings, if it ends a job. Crashes are refusals that the next run tries again."""
     if event.kind == "done":
         return event.value
     if event.kind == "failed":
-        log.error("%s: unexpected error\n%s", job.source, event.value)
+        log.error("%s: unexpected error\n%s", job.title, event.value)
         reason = f"unexpected error: {event.value.strip().splitlines()[-1]}"
     elif event.kind == "died":
         reason = f"its process died with exit code {event.value}" + (" (out of memory?)" if event.value == -9 else "")
     else:
         return None
-    return Outcome(ClipRow(job.name, job.name, 0, str(job.source), "refused", reason), "refused")
+    return Outcome(ClipRow(job.name, job.identity, 0, str(job.source), "refused", reason), "refused")
 
 
 def _summary(outcomes: list[Outcome], seconds: float) -> Table:

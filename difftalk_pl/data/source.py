@@ -1,6 +1,5 @@
 """One source video -> one prepared clip."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from difftalk_pl.data.audio import FEATURES, FPS, RATE
+from difftalk_pl.data.audio import FPS, RATE
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, ClipRow, versions, write_clip
 from difftalk_pl.data.faces import track_faces
+from difftalk_pl.data.features import SpeechModels, add_missing, open_features, sha256
 from difftalk_pl.data.framing import MARGIN, Crop, check_face, crop_square, fill_gaps, smooth
 from difftalk_pl.data.overlay import write_overlay
 from difftalk_pl.data.pool import Report
@@ -45,6 +45,16 @@ class Job(NamedTuple):
     features: tuple[str, ...]
     overlay: Path | None = None
     refused: dict[str, Any] | None = None
+    models: SpeechModels = SpeechModels()
+
+    @property
+    def identity(self) -> str:
+        return self.name
+
+    @property
+    def title(self) -> str:
+        """What it is called on the screen."""
+        return str(self.source)
 
 
 class Outcome(NamedTuple):
@@ -111,7 +121,7 @@ def _write(job: Job, identity: dict[str, Any], info: VideoInfo, audio: np.ndarra
         frames=_reported(frames, len(points), expected, report),
         audio=fit_audio(audio, len(points) * SAMPLES_PER_FRAME),
         landmarks=to_fractions(points, crop),
-        features=[FEATURES[kind]() for kind in job.features],
+        features=[open_features(kind, job.models) for kind in job.features],
         info={
             "source": {"path": str(job.source), "sha256": identity["sha256"], **info._asdict()},
             "audio_seconds": len(audio) / RATE,
@@ -137,12 +147,7 @@ def finished_clip(job: Job, identity: dict[str, Any]) -> Clip | None:
     info = clip.info()
     if (info.get("source", {}).get("sha256"), info.get("settings")) != (identity["sha256"], identity["settings"]):
         return None
-    for kind in job.features:
-        path = clip.folder / "features" / f"{kind}.npy"
-        if not path.exists():
-            aside = path.with_name(f".{kind}.tmp.npy")
-            np.save(aside, FEATURES[kind]()(clip.audio()).astype(np.float32))
-            aside.replace(path)
+    add_missing(clip, job.features, job.models)
     return Clip(job.root, job.name, info["frames"])
 
 
@@ -157,14 +162,6 @@ def cut_frame(frame: np.ndarray, crop: Crop, size: int) -> np.ndarray:
 def to_fractions(points: np.ndarray, crop: Crop) -> np.ndarray:
     """Pixels of the source to fractions of the side; dlib counts from a pixel's middle, fractions from the edge."""
     return ((points + 0.5 - [crop.x, crop.y]) / crop.side).astype(np.float32)
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _audible(source: Path, info: VideoInfo, settings: Settings) -> np.ndarray:
