@@ -26,6 +26,12 @@ def real_clips() -> Path:
 
 
 @pytest.fixture(scope="session")
+def legacy_layout() -> Path:
+    """A video in the data layout of the released code, not part of the project."""
+    return _there(SHARED / "legacy_layout")
+
+
+@pytest.fixture(scope="session")
 def oracles() -> Path:
     """Numbers of the published networks, not part of the project."""
     return _there(SHARED / "oracles")

@@ -14,11 +14,15 @@ from lightning.pytorch.loggers import WandbLogger
 from difftalk_pl.callbacks.sheets import contact_sheet, save_picture, to_pixels
 from difftalk_pl.data.clips import versions
 from difftalk_pl.metrics.opening import correlation
-from difftalk_pl.metrics.scores import MEASURES, FrameScores, frame_scores
+from difftalk_pl.metrics.scores import AVERAGED, MEASURES, FrameScores, frame_scores
+from difftalk_pl.models.perceptual import Network
+from difftalk_pl.pretrained import MissingWeights
+from difftalk_pl.stages.perceptual import PerceptualDistance
 
 log = logging.getLogger(__name__)
 
 GROUND_TRUTH = "ground truth"
+LPIPS_OPTION = "lpips_weights of trainer.callbacks' Evaluation"
 
 
 class Evaluation(L.Callback):
@@ -28,17 +32,47 @@ class Evaluation(L.Callback):
         columns: how many moments a contact sheet shows.
         every: frames between them.
         sheets: of how many clips.
+        lpips: the network of the perceptual measure; without its weights a warning says how to get them, and the
+            measure is null in results.json. null does not measure it.
+        lpips_weights: its file; without one, the published file in $TORCH_HOME/hub/checkpoints.
     """
 
-    def __init__(self, columns: int = 16, every: int = 2, sheets: int = 4) -> None:
+    def __init__(
+        self,
+        columns: int = 16,
+        every: int = 2,
+        sheets: int = 4,
+        lpips: Network | None = "alex",
+        lpips_weights: Path | None = None,
+    ) -> None:
         self.columns, self.every, self.sheets = columns, every, sheets
+        self.lpips, self.lpips_weights = lpips, lpips_weights
+        self.distance: PerceptualDistance | None = None
+        self.lpips_protocol: dict[str, str] | None = None
         self.scores: dict[str, FrameScores] = {}
         self.pictures: dict[str, dict[str, list[np.ndarray]]] = {}
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.scores, self.pictures = {}, {}
+        self._load_lpips(pl_module.device, speaks=trainer.is_global_zero)
         if seen := _seen_in_training(trainer, pl_module):
             log.warning("tested on people that the model was trained on: %s", ", ".join(seen))
+
+    def _load_lpips(self, device: torch.device, speaks: bool) -> None:
+        """Published weights may be absent, a file that was named may not. Raises UserError for that."""
+        self.distance, self.lpips_protocol = None, None
+        if self.lpips is None:
+            return
+        try:
+            self.distance = PerceptualDistance(self.lpips, self.lpips_weights, LPIPS_OPTION).to(device)
+        except MissingWeights as missing:
+            if self.lpips_weights is not None:
+                raise
+            self.lpips_protocol = {"network": self.lpips, "not_measured": str(missing)}
+            if speaks:
+                log.warning("LPIPS is not measured: %s", missing)
+        else:
+            self.lpips_protocol = {**self.distance.describe(), "mouth": "mean of the distance map where the mask is 1"}
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -48,7 +82,8 @@ class Evaluation(L.Callback):
         for method, frames in {GROUND_TRUTH: batch["image"], **outputs}.items():
             if method not in self.scores:
                 self.scores[method] = FrameScores().to(pl_module.device)
-            scores = frame_scores(frames, batch["image"], batch.get("mask"), batch.get("all_landmarks"))
+            layers = None if self.distance is None else self.distance.layers(frames, batch["image"])
+            scores = frame_scores(frames, batch["image"], batch.get("mask"), batch.get("all_landmarks"), layers)
             self.scores[method].update(clips, batch["frame"], scores)
         self._keep_pictures(batch, outputs)
 
@@ -75,6 +110,7 @@ class Evaluation(L.Callback):
             for clip, rows in self.pictures.items()
         ]
         content = {"methods": methods, "protocol": protocol(trainer, pl_module), "versions": versions() | software()}
+        content["protocol"]["lpips"] = self.lpips_protocol
         scored = {clip for method in methods.values() for clip in method["per_clip"]}
         content["clips"] = {"scored": len(scored), "not_scored": sorted({*names, *windows.refused} - scored)}
         content["clips"]["seen_in_training"] = _seen_in_training(trainer, pl_module)
@@ -104,13 +140,13 @@ def summarise(rows: torch.Tensor, names: list[str]) -> dict[str, Any]:
     per_clip: dict[str, dict[str, float | None]] = {}
     for number in rows[:, 0].unique().long().tolist():
         frames = rows[rows[:, 0] == number, 2:]
-        values = {name: frames[:, column].mean().item() for column, name in enumerate(MEASURES[:4])}
+        values = {name: frames[:, MEASURES.index(name)].mean().item() for name in AVERAGED}
         opening = [frames[:, MEASURES.index(name)] for name in ("opening", "true_opening")]
         values["opening_correlation"] = correlation(*opening)
         per_clip[names[number]] = {**{key: _finite(value) for key, value in values.items()}, "frames": len(frames)}
     overall: dict[str, float | None] = {}
     undefined: dict[str, int] = {}
-    for measure in (*MEASURES[:4], "opening_correlation"):
+    for measure in (*AVERAGED, "opening_correlation"):
         known = [value for clip in per_clip.values() if (value := clip[measure]) is not None]
         overall[measure] = float(np.mean(known)) if known else None
         undefined[measure] = len(per_clip) - len(known)

@@ -1,0 +1,162 @@
+"""Weight files that others published: found by name, proved by their hash, read without unpickling.
+
+Nothing is fetched unasked: the command `fetch-weights` does it.
+"""
+
+import hashlib
+import importlib.util
+import logging
+import pickle
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from difftalk_pl.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+SOURCE = "https://download.pytorch.org/models"
+BACKBONES = {  # torchvision's names; what follows the dash is the start of the file's SHA-256
+    "alex": "alexnet-owt-7be5be79.pth",
+    "vgg": "vgg16-397923af.pth",
+    "squeeze": "squeezenet1_1-b8a52dc0.pth",
+}
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
+CHUNK = 1 << 20
+TIMEOUT = 30.0  # seconds without a byte
+
+
+class MissingWeights(UserError):
+    """No such file; the message says how to get it."""
+
+
+def checkpoints_folder() -> Path:
+    """Where torch keeps what it downloads: $TORCH_HOME/hub/checkpoints."""
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def find_backbone(network: str, given: Path | None, option: str) -> Path:
+    """The weights of an ImageNet network: the file that was given, else torchvision's in torch's folder.
+
+    Args:
+        network: alex, vgg or squeeze.
+        given: any file, under any name.
+        option: the setting that `given` comes from, for messages.
+
+    Raises:
+        MissingWeights: there is no such file.
+        UserError: its name carries a hash, and the file has another.
+    """
+    name = BACKBONES[network]
+    path = Path(given) if given is not None else checkpoints_folder() / name
+    if not path.is_file():
+        raise MissingWeights(
+            f"{path}: no weights of {network}. Run `python -m difftalk_pl fetch-weights {network}`, or download "
+            f"{SOURCE}/{name} by hand into {checkpoints_folder()} (or anywhere, and name the file by {option})"
+        )
+    check_hash(path)
+    return path
+
+
+def check_hash(path: Path) -> None:
+    """Hold a file against the hash in its name, where there is one. Raises UserError."""
+    expected = HASH_IN_NAME.search(path.name)
+    if expected is None:
+        return
+    actual = file_hash(path)
+    if not actual.startswith(expected[1]):
+        raise UserError(
+            f"{path}: not the published file: its SHA-256 should start with {expected[1]} and is {actual}; "
+            "delete it and fetch it again"
+        )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> "dict[str, Tensor]":
+    """A state dict saved by torch, on the CPU. Raises UserError for anything else."""
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, LookupError) as error:
+        cause = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: not a readable weight file ({cause}); fetch it again") from error
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise UserError(f"{path}: no state dict: expected names with tensors, as torchvision's weight files have")
+    return content
+
+
+def read_lpips_heads(network: str) -> "dict[str, Tensor]":
+    """The learnt weights of LPIPS's layers, which come with torchmetrics. Raises UserError where they did not."""
+    package = importlib.util.find_spec("torchmetrics")
+    for root in (package and package.submodule_search_locations) or ():
+        path = Path(root) / "functional" / "image" / "lpips_models" / f"{network}.pth"
+        if path.is_file():
+            return read_tensors(path)
+    raise UserError(f"torchmetrics: installed without lpips_models/{network}.pth; install torchmetrics>=1.9 again")
+
+
+def fetch_weights(networks: list[Literal["alex", "vgg", "squeeze"]]) -> None:
+    """Download the ImageNet networks that LPIPS looks with, into torch's own folder ($TORCH_HOME/hub/checkpoints).
+
+    vgg (528 MiB) is the loss of stage 1, alex (233 MiB) measures in `test`, squeeze (5 MiB) is the smallest. Files
+    that are there and whole are kept.
+
+    Args:
+        networks: alex, vgg, squeeze.
+    """
+    folder = checkpoints_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    for network in dict.fromkeys(networks):
+        path = folder / BACKBONES[network]
+        expected = HASH_IN_NAME.search(path.name)
+        assert expected is not None
+        if path.is_file() and file_hash(path).startswith(expected[1]):
+            log.info("%s is there", path)
+            continue
+        _download(path, expected[1])
+        log.info("%s fetched", path)
+
+
+def _download(path: Path, expected: str) -> None:
+    """Fetch a file by its published name, aside and renamed, so that it appears whole and proved or not at all."""
+    import torch
+
+    url = f"{SOURCE}/{path.name}"
+    try:
+        with _patience(TIMEOUT):
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=expected, progress=True)
+    except RuntimeError as error:  # torch's word for another hash
+        raise UserError(f"{url}: came incomplete or changed ({error}); nothing was kept, run it again") from error
+    except (OSError, HTTPException) as error:
+        raise UserError(
+            f"{url}: cannot be fetched ({error}); run it again with a network, or download it elsewhere into {path}"
+        ) from error
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """A limit on waiting for a byte; torch.hub has none of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,131 @@
+"""LPIPS in results.json: the numbers of torchmetrics' own module, or none and the reason."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torchmetrics.functional.image import lpips as theirs
+
+from difftalk_pl import pretrained
+from difftalk_pl.callbacks import evaluation
+from difftalk_pl.errors import UserError
+from difftalk_pl.pretrained import file_hash
+from difftalk_pl.stages.perceptual import PerceptualDistance
+from tests.backbones import write_backbone
+
+EVALUATION = "difftalk_pl.callbacks.evaluation.Evaluation"
+LAST = {
+    "class_path": "difftalk_pl.callbacks.checkpoints.LastCheckpoint",
+    "init_args": {"dirpath": "${run}/checkpoints"},
+}
+
+
+def over(**arguments):
+    """A test of six frames with an Evaluation of these arguments."""
+    callbacks = [LAST, {"class_path": EVALUATION, "init_args": arguments}]
+    return {"data": {"test_frames": 6}, "trainer": {"callbacks": callbacks}}
+
+
+def results(runner, run="vq"):
+    return json.loads((runner.folder / run / "results.json").read_text())
+
+
+@pytest.fixture
+def warnings():
+    """What the evaluation warns of."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    evaluation.log.addHandler(handler)
+    yield messages
+    evaluation.log.removeHandler(handler)
+
+
+def test_scores_are_those_of_torchmetrics(runner, codec, monkeypatch):
+    weights = write_backbone(runner.folder / "torch" / "hub" / "checkpoints" / "drawn.pth", "alex")
+    monkeypatch.setenv("TORCH_HOME", str(runner.folder / "torch"))
+    monkeypatch.setitem(pretrained.BACKBONES, "alex", weights.name)
+    model = {"model": {"init_args": {"autoencoder": str(codec)}}}
+    runner("fit", "diffusion", "vq", {**model, "trainer": {"max_steps": 1}})
+    cli = runner("test", "diffusion", "vq", model)
+    features = PerceptualDistance("alex", weights, "x").network.features
+    monkeypatch.setattr(theirs, "_get_tv_model_features", lambda *_: features)
+    whole, maps = (theirs._LPIPS(pnet_rand=True, net="alex", spatial=spatial) for spatial in (False, True))
+    expected = []
+    for batch in cli.datamodule.test_dataloader():
+        with torch.no_grad():
+            frames = cli.model.test_step(batch, 0)["codec"]
+            inside = batch["mask"] > 0.5
+            mouth = [maps(f[None], i[None])[0][m].mean() for f, i, m in zip(frames, batch["image"], inside)]
+            expected += list(zip(whole(frames, batch["image"]).flatten().tolist(), map(float, mouth)))
+    methods, protocol = results(runner)["methods"], results(runner)["protocol"]["lpips"]
+    assert len(expected) == methods["codec"]["per_clip"]["synthetic_003"]["frames"] == 6
+    for number, measure in enumerate(("lpips", "mouth_lpips")):
+        mean = sum(row[number] for row in expected) / len(expected)
+        assert methods["codec"]["per_clip"]["synthetic_003"][measure] == pytest.approx(mean, rel=1e-4)
+        assert methods["codec"]["overall"][measure] == pytest.approx(mean, rel=1e-4) and mean > 0
+        assert methods["ground truth"]["overall"][measure] == 0
+        assert methods["codec"]["undefined"][measure] == 0
+    assert (protocol["network"], protocol["file"]) == ("alex", "drawn.pth")
+    assert protocol["sha256"] == file_hash(weights)
+
+
+def test_without_weights_there_is_one_warning_and_no_number(runner, monkeypatch, warnings):
+    monkeypatch.setenv("TORCH_HOME", str(runner.folder / "nothing"))
+    runner("fit", "autoencoder", "vq")
+    runner("test", "autoencoder", "vq", {"data": {"test_frames": 6}})
+    (warning,) = warnings
+    assert "fetch-weights alex" in warning and "https://download.pytorch.org/models/alexnet-owt" in warning
+    content = results(runner)
+    for method in content["methods"].values():
+        assert method["overall"]["lpips"] is method["overall"]["mouth_lpips"] is None
+        assert method["undefined"]["lpips"] == 1 and method["overall"]["ssim"] is not None
+    assert content["protocol"]["lpips"]["network"] == "alex"
+    assert content["protocol"]["lpips"]["not_measured"] in warning
+    logs = "".join(path.read_text() for path in (runner.folder / "vq" / "metrics").rglob("metrics.csv"))
+    assert "test/codec/ssim" in logs and "lpips" not in logs
+
+
+def test_null_measures_nothing_and_says_nothing(runner, warnings):
+    runner("fit", "autoencoder", "vq")
+    runner("test", "autoencoder", "vq", over(lpips=None))
+    assert not warnings and results(runner)["protocol"]["lpips"] is None
+    assert results(runner)["methods"]["codec"]["overall"]["lpips"] is None
+
+
+def test_a_file_that_was_named_has_to_be_there(runner):
+    runner("fit", "autoencoder", "vq")
+    with pytest.raises(UserError, match=r"mine\.pth: no weights of squeeze.*lpips_weights"):
+        runner("test", "autoencoder", "vq", over(lpips="squeeze", lpips_weights=str(runner.folder / "mine.pth")))
+    assert not (runner.folder / "vq" / "results.json").exists()
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_two_processes_write_the_numbers_of_one(runner):
+    """7 frames do not divide by 2: a frame that counts twice would show."""
+    weights = write_backbone(runner.folder / "drawn.pth")
+    runner("fit", "autoencoder", "vq")
+    settings = over(lpips="squeeze", lpips_weights=str(weights))
+    settings["data"] = {"test_frames": 7, "loading": {"eval_batch_size": 2, "workers": 0}}
+    runner("test", "autoencoder", "vq", settings)
+    alone = results(runner)["methods"]
+    settings["trainer"] |= {"devices": 2, "strategy": "ddp"}
+    project = str(Path(__file__).parents[2])
+    command = [sys.executable, "-m", "difftalk_pl", "test", "-c", str(runner.config("autoencoder", "vq", settings))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": project}
+    (runner.folder / "vq" / "results.json").unlink()
+    result = subprocess.run(
+        command, env=environment, cwd=project, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    together = results(runner)["methods"]
+    assert together["codec"]["per_clip"]["synthetic_003"]["frames"] == 7
+    for measure, value in alone["codec"]["overall"].items():
+        expected = None if value is None else pytest.approx(value, rel=1e-5)
+        assert together["codec"]["overall"][measure] == expected, measure
