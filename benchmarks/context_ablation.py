@@ -43,6 +43,8 @@ VARIANTS = {
     "single": {"context": "single"},
     "tokens": {"context": "tokens", "audio_tokens": "steps"},
     "frame_tokens": {"context": "tokens", "audio_tokens": "frames"},
+    "bare_tokens": {"context": "tokens", "audio_tokens": "steps", "joint": False},
+    "bare_frame_tokens": {"context": "tokens", "audio_tokens": "frames", "joint": False},
 }
 SMALL = DenoiserConfig((36, 72, 72), 1, attention_levels=(False, True, True), heads=(3, 6, 6), norm_num_groups=12)
 SIZES = {"demo": (SMALL, 16), "released": (DenoiserConfig(), 64)}  # denoiser and side of its latents
@@ -92,9 +94,9 @@ def cost(rounds: int = 40, batch: int = 32) -> None:
         print(f"{variant}: {1000 * median:.0f} ms a training step of {batch}, {median / base:.3f} of single")
 
 
-def time_steps(rounds: int, batch: int) -> dict[str, list[float]]:
+def time_steps(rounds: int, batch: int, variants: tuple[str, ...] = tuple(VARIANTS)) -> dict[str, list[float]]:
     """Seconds of training steps at the demo's size, the variants in turns so that other load hits all alike."""
-    models = {variant: build("demo", variant) for variant in VARIANTS}
+    models = {variant: build("demo", variant) for variant in variants}
     seconds: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for variant, model in models.items():
@@ -127,11 +129,11 @@ def train(
         test: clips that are generated and measured.
         marks: steps at which a variant is tested.
         seeds: of weights, order and noise.
-        variants: which of single, tokens, frame_tokens.
+        variants: names of experiments/ablations/context_NAME.yaml.
         test_frames: of each clip.
         rate: learning rate, constant after 100 steps.
     """
-    seconds = time_steps(30, 32)
+    seconds = time_steps(30, 32, tuple({"single": 0, **dict.fromkeys(variants)}))
     ratio = {name: statistics.median(times) / statistics.median(seconds["single"]) for name, times in seconds.items()}
     for seed in seeds:
         for variant in variants:

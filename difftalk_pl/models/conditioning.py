@@ -30,6 +30,7 @@ class ConditioningConfig:
     context: `single` joins audio and landmark code into one token, as released; `tokens` gives one per audio step or
         frame and one per group of landmarks (models/tokens.py).
     audio_tokens: what a token of speech is for `tokens`: one of 30 steps of 20 ms, or one of 8 frames.
+    joint: every token of `tokens` adds its own to the code that is the single token; without, it is its own alone.
     smoothing: frames before and after the target whose speech is seen; the windows must be cut so (data.smoothing).
     landmark_scale: factor on landmarks, which arrive as fractions of the side. The released code feeds pixels of a
         256 px frame; numbers around 150 train badly in small models, for which 1.0 or so is better.
@@ -39,6 +40,7 @@ class ConditioningConfig:
     audio_channels: int = 29
     context: Literal["single", "tokens"] = "single"
     audio_tokens: Literal["steps", "frames"] = "steps"
+    joint: bool = True
     smoothing: tuple[int, int] = AROUND
     landmark_scale: float = 256.0
     landmark_centre: float = 0.0
@@ -132,7 +134,11 @@ class Conditioning(nn.Module):
         """landmarks: fractions of the side, (B, 39, 2) -> (B, 64)."""
         return self.landmarks(scaled_landmarks(landmarks, self.config))
 
+    def code(self, audio: Tensor, landmarks: Tensor) -> Tensor:
+        """[a; l] of the paper, (B, 1, 128)."""
+        code = torch.cat([self.encode_audio(audio), self.encode_landmarks(landmarks)], dim=1)
+        return rearrange(code, "b c -> b 1 c")
+
     def forward(self, audio: Tensor, landmarks: Tensor, z_masked: Tensor, z_reference: Tensor) -> Condition:
         """audio (B, 8, 16, C), landmarks (B, 39, 2), both latents (B, 3, h, w)."""
-        token = torch.cat([self.encode_audio(audio), self.encode_landmarks(landmarks)], dim=1)
-        return Condition(rearrange(token, "b c -> b 1 c"), torch.cat([z_masked, z_reference], dim=1))
+        return Condition(self.code(audio, landmarks), torch.cat([z_masked, z_reference], dim=1))

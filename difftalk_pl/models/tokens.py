@@ -2,6 +2,10 @@
 
 With the single token of the released model the softmax runs over one key and is 1, so that the queries, the keys and
 their norm cannot matter. Not in the paper.
+
+Attention that starts even over many tokens blurs them, and has to learn where to look before it can learn what to do:
+so every token carries the joint code of the single one, and adds its own from zero. At its start the model is that with
+a single token.
 """
 
 import torch
@@ -98,7 +102,10 @@ class LandmarkTokens(nn.Module):
 
 
 class TokenConditioning(nn.Module):
-    """As `Conditioning`, with one token per audio step (or frame) and one per group of landmarks."""
+    """As `Conditioning`, with one token per audio step (or frame) and one per group of landmarks.
+
+    With `config.joint`, token = code of the single token + what is the token's own, which starts at zero.
+    """
 
     def __init__(self, config: ConditioningConfig) -> None:
         super().__init__()
@@ -109,6 +116,11 @@ class TokenConditioning(nn.Module):
         self.audio = kinds[config.audio_tokens](config)
         self.landmarks = LandmarkTokens()
         self.norm = nn.LayerNorm(TOKEN_WIDTH)  # the denoiser does not normalise its context
+        self.single = Conditioning(config) if config.joint else None
+        if config.joint:
+            self.own = nn.Linear(TOKEN_WIDTH, TOKEN_WIDTH)
+            nn.init.zeros_(self.own.weight)
+            nn.init.zeros_(self.own.bias)
 
     @property
     def context_width(self) -> int:
@@ -117,7 +129,10 @@ class TokenConditioning(nn.Module):
     def forward(self, audio: Tensor, landmarks: Tensor, z_masked: Tensor, z_reference: Tensor) -> Condition:
         """audio (B, 8, 16, C), landmarks (B, 39, 2), both latents (B, 3, h, w); context (B, 37 or 15, 128)."""
         tokens = torch.cat([self.audio(audio), self.landmarks(scaled_landmarks(landmarks, self.config))], dim=1)
-        return Condition(self.norm(tokens), torch.cat([z_masked, z_reference], dim=1))
+        context = self.norm(tokens)
+        if self.single is not None:
+            context = self.single.code(audio, landmarks) + self.own(context)
+        return Condition(context, torch.cat([z_masked, z_reference], dim=1))
 
 
 def build_conditioning(config: ConditioningConfig) -> nn.Module:

@@ -61,7 +61,7 @@ def test_groups_are_the_parts_of_the_face():
 @torch.no_grad()
 @pytest.mark.parametrize(("audio_tokens", "count"), [("steps", 30), ("frames", 8)])
 def test_a_token_sees_its_own_part_alone(audio_tokens, count):
-    module = tokens(audio_tokens=audio_tokens).eval()
+    module = tokens(audio_tokens=audio_tokens, joint=False).eval()
     audio, landmarks = torch.randn(2, 8, 16, 5), torch.rand(2, 39, 2)
     base = module(audio, landmarks, *latents(2)).context
     assert base.shape == (2, count + 7, 128)
@@ -79,7 +79,7 @@ def test_a_token_sees_its_own_part_alone(audio_tokens, count):
 @torch.no_grad()
 @pytest.mark.parametrize("audio_tokens", ["steps", "frames"])
 def test_equal_speech_at_other_positions_gives_other_tokens(audio_tokens):
-    module = tokens(audio_tokens=audio_tokens)
+    module = tokens(audio_tokens=audio_tokens, joint=False)
     context = module(torch.ones(1, 8, 16, 5), torch.rand(1, 39, 2), *latents(1)).context[0, :8]
     assert torch.pdist(context).min() > 1e-3
 
@@ -90,23 +90,49 @@ def test_latents_go_beside_as_with_the_single_token():
     assert torch.equal(concat, torch.cat([z_masked, z_reference], dim=1))
 
 
-@pytest.mark.parametrize(("context", "matters"), [("single", False), ("tokens", True)])
-def test_queries_matter_with_tokens_alone(context, matters):
-    """One key: the softmax is 1 and the queries get no gradient. Several: they learn."""
+def small(**conditioning):
     torch.manual_seed(0)
-    model = DiffTalk(
+    return DiffTalk(
         DiffTalkConfig(
             DenoiserConfig((16, 32), 1, attention_levels=(False, True), heads=(1, 2), norm_num_groups=8),
-            ConditioningConfig(audio_channels=5, context=context, landmark_scale=1.0),
+            ConditioningConfig(audio_channels=5, landmark_scale=1.0, **conditioning),
         )
     )
+
+
+def predict(model, seed=1):
+    torch.manual_seed(seed)
     condition = model.condition(torch.randn(2, 8, 16, 5), torch.rand(2, 39, 2), *(torch.randn(2, 3, 8, 8),) * 2)
-    model(torch.randn(2, 3, 8, 8), torch.tensor([10, 900]), condition).square().mean().backward()
+    return model(torch.randn(2, 3, 8, 8), torch.tensor([10, 900]), condition)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("audio_tokens", ["steps", "frames"])
+def test_joint_tokens_start_as_the_single_token(audio_tokens):
+    single, model = small(), small(context="tokens", audio_tokens=audio_tokens)
+    model.conditioning.single.load_state_dict(single.conditioning.state_dict())
+    model.denoiser.load_state_dict(single.denoiser.state_dict())
+    torch.testing.assert_close(predict(model), predict(single), atol=1e-5, rtol=0)
+    model.conditioning.own.weight.normal_()
+    assert (predict(model) - predict(single)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "matters"),
+    [({"context": "single"}, False), ({"context": "tokens"}, True), ({"context": "tokens", "joint": False}, True)],
+)
+def test_queries_matter_with_tokens_alone(options, matters):
+    """One key: the softmax is 1 and the queries get no gradient. Several that differ: they learn, and all else too."""
+    model = small(**options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(3):  # what starts at zero learns first, and then what is behind it
+        optimizer.zero_grad()
+        (predict(model) - 1).square().mean().backward()
+        optimizer.step()
     queries = [p.grad.abs().max() for name, p in model.denoiser.named_parameters() if "attn2.to_q" in name]
     assert queries
     assert all(bool(gradient > 1e-9) == matters for gradient in queries)
-    used = [p.grad.abs().max() > 0 for p in model.conditioning.parameters()]
-    assert all(used)
+    assert all(p.grad.abs().max() > 0 for p in model.conditioning.parameters())
 
 
 def test_unknown_choices_are_refused():
