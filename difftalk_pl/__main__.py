@@ -4,8 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from difftalk_pl.errors import UserError
 
@@ -18,20 +17,34 @@ LIGHTNING = {
 OURS = {
     "synthesize": ("difftalk_pl.data.synthetic", "write a prepared dataset of drawn faces with synthetic speech"),
     "prepare": ("difftalk_pl.data.prepare", "turn videos of people speaking into a prepared dataset"),
+    "add-features": ("difftalk_pl.data.add_features", "compute another kind of speech features for a prepared dataset"),
     "cache-latents": ("difftalk_pl.stages.latents", "encode a dataset once with a trained autoencoder"),
     "animate": ("difftalk_pl.animate", "make a talking video from any video of a person and any speech"),
     "export": ("difftalk_pl.stages.weights", "turn a checkpoint into a folder of config.json and model.safetensors"),
+    "import-checkpoint": ("difftalk_pl.stages.importing", "turn a published checkpoint, or one of ours, into a folder"),
+    "fetch-weights": ("difftalk_pl.pretrained", "download the ImageNet networks of LPIPS: alex, vgg, squeeze"),
+    "curves": ("difftalk_pl.curves", "draw the logged metrics of runs as one picture"),
     "benchmark": ("difftalk_pl.benchmark", "measure data loading: start-up, memory and windows a second"),
 }
 EXAMPLES = {
     "synthesize": "synthesize --out data/synthetic --clips 24 --seconds 12 --size 64",
     "prepare": "prepare videos/ person.mp4 --out data/people --size 256 --workers 4",
+    "add-features": "add-features --data data/people --features deepspeech --deepspeech models/output_graph.pb",
     "cache-latents": "cache-latents --data data/people --autoencoder runs/vq/checkpoints/last.ckpt",
     "animate": "animate --checkpoint models/talk --video person.mp4 --audio speech.wav --out talking.mp4",
     "export": "export --checkpoint runs/talk/checkpoints/last.ckpt --out models/talk",
+    "import-checkpoint": "import-checkpoint model.ckpt --out models/vq_f4",
+    "fetch-weights": "fetch-weights alex vgg",
+    "curves": 'curves runs/one runs/two --only "val/*" --out curves.png',
     "benchmark": "benchmark --clips 500 --frames 3000",
 }
-POSITIONAL = "sources"  # the one argument that is given without its name
+POSITIONAL = {  # arguments that are given without their names; a list takes one or more
+    "sources": "videos, or folders of videos",
+    "runs": "run folders",
+    "networks": "alex, vgg, squeeze",
+    "file": "a checkpoint, or a folder made by export",
+}
+INSTEAD = {"sources": "from_legacy"}  # options that may stand in the place of a positional argument
 HELP = """usage: python -m difftalk_pl COMMAND [options]
 
 commands:
@@ -104,18 +117,34 @@ def _parse(command: str, function: Callable[..., None], arguments: list[str]) ->
         description=(function.__doc__ or "").split("Args:")[0].strip(),
         epilog=f"example: python -m difftalk_pl {EXAMPLES[command]}",
     )
-    parameters = inspect.signature(function).parameters
-    if POSITIONAL in parameters:
-        parser.add_argument(POSITIONAL, nargs="+", type=Path, help="videos, or folders of videos")
-    skip: set[str | int] = {POSITIONAL} & set(parameters)  # type: ignore[assignment]
-    parser.add_function_arguments(function, as_group=False, skip=skip)
-    return vars(parser.instantiate(parser.parse_args([_underscored(a) for a in arguments])))
+    positional = [name for name in inspect.signature(function).parameters if name in POSITIONAL]
+    for name in positional:
+        hint = get_type_hints(function)[name]
+        few = "*" if INSTEAD.get(name) in inspect.signature(function).parameters else "+"
+        many = {"type": get_args(hint)[0], "nargs": few} if get_origin(hint) is list else {"type": hint}
+        parser.add_argument(name, help=POSITIONAL[name], **many)
+    parser.add_function_arguments(function, as_group=False, skip={*positional})
+    flags = {f"--{name}" for name, hint in get_type_hints(function).items() if hint is bool}
+    given = parser.parse_args(_spelt_out([_underscored(a) for a in arguments], flags))
+    for name in positional:
+        other = INSTEAD.get(name, "")
+        if other in vars(given) and bool(given[name]) == (given[other] is not None):
+            option = "--" + other.replace("_", "-")
+            parser.error(f"expected {POSITIONAL[name]}, or {option} DIR in their place, and not both")
+    return vars(parser.instantiate(given))
 
 
 def _underscored(argument: str) -> str:
     """--first-identity=3 -> --first_identity=3: both spellings are taken."""
     name, equals, value = argument.partition("=")
     return "--" + name[2:].replace("-", "_") + equals + value if argument.startswith("--") else argument
+
+
+def _spelt_out(arguments: list[str], flags: set[str]) -> list[str]:
+    """--half alone is --half=true."""
+    following = [*arguments[1:], "--"]
+    bare = [one in flags and after not in ("true", "false") for one, after in zip(arguments, following)]
+    return [f"{one}=true" if alone else one for one, alone in zip(arguments, bare)]
 
 
 def _write(text: str, stream=None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from difftalk_pl.__main__ import EXAMPLES, LIGHTNING, OURS, main
+from difftalk_pl.__main__ import EXAMPLES, LIGHTNING, OURS, _spelt_out, main
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -78,3 +78,10 @@ def test_both_spellings_of_an_option_are_taken(tmp_path):
     arguments = ["--out", str(tmp_path / "data"), "--clips", "1", "--seconds", "3", "--workers", "1"]
     assert main(["synthesize", *arguments, "--first-identity", "7"]) == 0
     assert (tmp_path / "data" / "clips" / "synthetic_007").exists()
+
+
+def test_a_flag_stands_alone_or_takes_its_value():
+    flags = {"--half", "--raw"}
+    assert _spelt_out(["--half", "--out", "x", "--raw"], flags) == ["--half=true", "--out", "x", "--raw=true"]
+    assert _spelt_out(["--half", "false", "--raw", "true", "y"], flags) == ["--half", "false", "--raw", "true", "y"]
+    assert _spelt_out(["--half=false", "--workers", "2"], flags) == ["--half=false", "--workers", "2"]

@@ -7,7 +7,8 @@ import torch
 from jsonargparse import Namespace
 
 from difftalk_pl.cli import EXPERIMENTS, DiffTalkCLI, build_cli
-from difftalk_pl.models.autoencoder import Autoencoder
+from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
+from difftalk_pl.models.codebook import Codebook
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 
@@ -62,6 +63,23 @@ def test_a_second_file_holds_only_what_differs(parsed):
 
 def count(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    "name, parameters, factor",
+    [("vq_f4_256", 55_322_782, 4), ("vq_f8_512", 62_408_862, 8), ("vq_f4_noattn", 53_219_486, 4)],
+)
+def test_the_first_stages_have_their_sizes_and_the_published_losses(parsed, name, parameters, factor):
+    config = parsed("fit", "-c", str(EXPERIMENTS / "autoencoder" / f"{name}.yaml"))
+    first = config.model.init_args
+    with torch.device("meta"):
+        assert count(Autoencoder(first.autoencoder)) == parameters
+    sizes = AutoencoderConfig.from_dict(vars(first.autoencoder))
+    assert sizes.factor == factor and sizes.latent_channels == 3
+    images = config.trainer.devices * config.data.loading.batch_size
+    assert first.learning_rate == pytest.approx(4.5e-6 * images)
+    assert tuple(first.betas) == (0.5, 0.9) and first.adversarial.weight == 0.75 and first.codebook.weight == 1
+    assert Codebook(**first.codebook.as_dict()) == Codebook(), "the published way is the default"
 
 
 def test_the_presets_have_the_published_sizes(parsed):
@@ -127,3 +145,9 @@ def test_features_channels_and_smoothing_of_a_preset_agree(parsed):
         conditioning = config.model.init_args.difftalk.conditioning
         assert conditioning.audio_channels == channels[config.data.features], path.name
         assert list(conditioning.smoothing) == list(config.data.smoothing), path.name
+
+
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "autoencoder").glob("vq_*.yaml")), ids=lambda path: path.name)
+def test_first_stages_at_published_sizes_have_the_published_perceptual_loss(parsed, path):
+    perceptual = parsed("fit", "-c", str(path)).model.init_args.perceptual
+    assert (perceptual.network, perceptual.weight, perceptual.weights) == ("vgg", 1.0, None)

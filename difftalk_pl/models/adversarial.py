@@ -41,19 +41,26 @@ def _initialise(module: nn.Module) -> None:
 
 
 def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Logits of real and of reconstructed images -> the discriminator's loss; 1 when it cannot tell them apart."""
-    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+    """Logits of real and of reconstructed images -> the discriminator's loss; 1 when it cannot tell them apart.
+
+    In float32, also where the logits are bfloat16.
+    """
+    return 0.5 * (F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean())
 
 
 def adversarial_loss(fake: Tensor) -> Tensor:
-    """Logits of reconstructions -> what the autoencoder minimises."""
-    return -fake.mean()
+    """Logits of reconstructions -> what the autoencoder minimises, in float32."""
+    return -fake.float().mean()
 
 
 def adaptive_weight(
     reconstruction_loss: Tensor, generator_loss: Tensor, last_layer: Tensor, maximum: float = 1e4, scale: float = 0.75
 ) -> Tensor:
-    """Weight that lets both losses pull equally at the decoder's last layer, times `scale`; it carries no gradient."""
+    """Weight that lets both losses pull equally at the decoder's last layer, times `scale`; it carries no gradient.
+
+    Norms and their ratio are float32: in float16 the norm overflows, in bfloat16 the 1e-4 is lost.
+    """
     (reconstruction,) = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)
     (generator,) = torch.autograd.grad(generator_loss, last_layer, retain_graph=True)
-    return scale * (reconstruction.norm() / (generator.norm() + 1e-4)).clamp(0, maximum).detach()
+    ratio = reconstruction.float().norm() / (generator.float().norm() + 1e-4)
+    return scale * ratio.clamp(0, maximum).detach()

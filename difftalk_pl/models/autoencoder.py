@@ -1,17 +1,18 @@
 """Stage 1: the VQ autoencoder whose latent space the diffusion works in."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from diffusers.models.autoencoders.vq_model import VQModel
-from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
+from difftalk_pl.models.codebook import kmeans
 from difftalk_pl.models.configuration import from_dict
+
+_DOWN = {False: "DownEncoderBlock2D", True: "AttnDownEncoderBlock2D"}
+_UP = {False: "UpDecoderBlock2D", True: "AttnUpDecoderBlock2D"}
 
 
 @dataclass
@@ -21,6 +22,7 @@ class AutoencoderConfig:
     block_out_channels: width of every level; each level after the first halves the side.
     codes: entries of the codebook.
     mid_block_attention: self-attention at the deepest level (vq-f4-noattn has none).
+    attention_levels: which levels have self-attention in every block (vq-f8: the last); none where it is empty.
     """
 
     block_out_channels: tuple[int, ...] = (128, 256, 512)
@@ -30,6 +32,14 @@ class AutoencoderConfig:
     norm_num_groups: int = 32
     mid_block_attention: bool = True
     in_channels: int = 3
+    attention_levels: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.attention_levels and len(self.attention_levels) != len(self.block_out_channels):
+            raise ValueError(
+                f"attention_levels is {self.attention_levels}: "
+                f"expected {len(self.block_out_channels)} entries, as block_out_channels has, or none"
+            )
 
     @property
     def factor(self) -> int:
@@ -64,12 +74,12 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or AutoencoderConfig()
-        levels = len(config.block_out_channels)
+        with_attention = config.attention_levels or (False,) * len(config.block_out_channels)
         self.vq = VQModel(
             in_channels=config.in_channels,
             out_channels=config.in_channels,
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
+            down_block_types=tuple(_DOWN[there] for there in with_attention),
+            up_block_types=tuple(_UP[there] for there in reversed(with_attention)),
             block_out_channels=tuple(config.block_out_channels),
             layers_per_block=config.layers_per_block,
             latent_channels=config.latent_channels,
@@ -79,6 +89,11 @@ class Autoencoder(nn.Module):
             mid_block_add_attention=config.mid_block_attention,
         )
         self.vq.quantize.sane_index_shape = True  # indices (B, h, w) in place of one flat list
+
+    @property
+    def codes(self) -> nn.Parameter:
+        """The codebook, (codes, C)."""
+        return self.vq.quantize.embedding.weight
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -133,46 +148,4 @@ class Autoencoder(nn.Module):
         vectors: (N, C), cells of z. Raises ValueError with fewer distinct vectors than codes.
         """
         centres = kmeans(vectors.detach().float().cpu().numpy(), self.config.codes, seed, iterations)
-        self.vq.quantize.embedding.weight.copy_(torch.from_numpy(centres))
-
-
-def kmeans(vectors: np.ndarray, count: int, seed: int = 0, iterations: int = 10) -> np.ndarray:
-    """k-means of vectors (N, C): `count` centres, (count, C) float32; a centre that loses its members stays put."""
-    distinct = len(np.unique(vectors, axis=0))
-    if distinct < count:
-        raise ValueError(f"{distinct} distinct vectors cannot fill {count} codes: give more images or fewer codes")
-    seeds = _spread_seeds(vectors, count, np.random.default_rng(seed))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="One of the clusters is empty")
-        centres, _ = kmeans2(vectors, seeds, iter=iterations, minit="matrix")
-    return centres.astype(np.float32)
-
-
-def _spread_seeds(vectors: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means++ seeds, one pass over the vectors per seed; scipy's own takes time and memory quadratic in `count`."""
-    vectors = vectors.astype(np.float64)
-    chosen = np.empty((count, vectors.shape[1]))
-    distance = np.full(len(vectors), np.inf)
-    pick = int(rng.integers(len(vectors)))
-    for number in range(count):
-        chosen[number] = vectors[pick]
-        distance = np.minimum(distance, np.square(vectors - vectors[pick]).sum(1))
-        cumulative = np.cumsum(distance)
-        found = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
-        pick = min(found, len(vectors) - 1)
-    return chosen
-
-
-class CodebookStatistics(NamedTuple):
-    usage: float
-    perplexity: float
-
-
-def codebook_statistics(counts: Tensor) -> CodebookStatistics:
-    """Health of a codebook from how often each code was chosen, (codes,).
-
-    usage: fraction of the codes chosen at all. perplexity: exp of the entropy, between 1 and the number of codes.
-    """
-    share = counts.double() / counts.sum().clamp(min=1)
-    entropy = -torch.special.xlogy(share, share).sum()
-    return CodebookStatistics((counts > 0).double().mean().item(), entropy.exp().item())
+        self.codes.copy_(torch.from_numpy(centres))

@@ -7,15 +7,19 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from difftalk_pl.data.windows import Window
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.adversarial import PatchGAN, adaptive_weight, adversarial_loss, hinge_discriminator_loss
-from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig, Reconstruction, codebook_statistics
+from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig, Reconstruction
+from difftalk_pl.models.codebook import Codebook
+from difftalk_pl.stages.codebook import CodebookTraining
+from difftalk_pl.stages.guard import StepGuard, buffers_restored, gradient_norm
 from difftalk_pl.stages.optimisation import Decay, learning_rate_factor, total_steps
+from difftalk_pl.stages.perceptual import Perceptual, PerceptualDistance
 from difftalk_pl.stages.weights import entry, load_into, plain, read_weights, weights_hash
 
 
@@ -36,23 +40,15 @@ class Adversarial:
     layers: int = 3
 
 
-@dataclass
-class Codebook:
-    """How the codebook comes to be used.
-
-    Args:
-        weight: of the codebook loss.
-        warmup: batches that train without quantisation; then k-means of encoder outputs becomes the codebook.
-        vectors: encoder outputs that k-means sees.
-    """
-
-    weight: float = 1.0
-    warmup: int = 0
-    vectors: int = 65536
+HALF_WEIGHTS = ("16-true", "bf16-true")
+REMEDIES = (
+    "Where the data are sound, go on with a lower learning_rate, a gradient_clip of 1.0, a later adversarial.start, or "
+    "trainer.precision 32-true"
+)
 
 
 class AutoencoderPretraining(L.LightningModule):
-    """L1, codebook and adversarial loss on single frames, and a perceptual one where a network is given.
+    """L1, codebook and adversarial loss on single frames, and a perceptual one where a network is named.
 
     Source of the losses: LDM's vq-f4.
 
@@ -64,16 +60,13 @@ class AutoencoderPretraining(L.LightningModule):
         warmup_steps: of the learning rate.
         gradient_clip: largest norm of the autoencoder's gradients; 0 is no clipping.
         adversarial: the discriminator.
-        codebook: warm-up and weight.
-        perceptual: a module that maps two images in [-1, 1] to a distance; off without one.
-        perceptual_weight: its weight.
+        codebook: how the codebook starts, follows the encoder and stays in use.
+        perceptual: LPIPS beside the mean absolute error; off without a network. Its weights are read when fit starts.
         init_from: weights to start from, a checkpoint or an exported folder; a resumed run ignores it.
         channels_last: memory layout, 1.3 to 1.8 times faster on CPUs.
     """
 
     batches: Tensor
-    code_counts: Tensor
-    warmup_cells: Tensor
 
     def __init__(
         self,
@@ -85,8 +78,7 @@ class AutoencoderPretraining(L.LightningModule):
         gradient_clip: float = 0.0,
         adversarial: Adversarial = Adversarial(),
         codebook: Codebook = Codebook(),
-        perceptual: nn.Module | None = None,
-        perceptual_weight: float = 1.0,
+        perceptual: Perceptual = Perceptual(),
         init_from: Path | None = None,
         channels_last: bool = True,
     ) -> None:
@@ -94,31 +86,43 @@ class AutoencoderPretraining(L.LightningModule):
         self.automatic_optimization = False
         self.autoencoder = Autoencoder(autoencoder)
         self.discriminator = PatchGAN(filters=adversarial.filters, layers=adversarial.layers)
-        self.perceptual = None if perceptual is None else perceptual.eval().requires_grad_(False)
+        self.perceptual = perceptual
+        self.distance: PerceptualDistance | None = None
         self.learning_rate, self.betas, self.decay, self.warmup_steps = learning_rate, betas, decay, warmup_steps
-        self.gradient_clip, self.perceptual_weight = gradient_clip, perceptual_weight
-        self.adversarial, self.codebook, self.init_from = adversarial, codebook, init_from
+        self.gradient_clip = gradient_clip
+        self.adversarial, self.init_from = adversarial, init_from
+        self.codebook = CodebookTraining(codebook, autoencoder.codes, autoencoder.latent_channels)
+        self.codebook.prepare(self.autoencoder)
+        self.guard = StepGuard(REMEDIES)
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
-        self.register_buffer("code_counts", torch.zeros(autoencoder.codes), persistent=False)
+        self.seen = 0  # the same number, known without asking the device
+        self.register_load_state_dict_post_hook(_recall_batches)
         self.val_loss = MeanMetric()
         self.trained_on: list[str] | None = None  # identities; known from a checkpoint alone
-        collected = codebook.vectors if codebook.warmup else 0
-        self.register_buffer("warmup_cells", torch.zeros(collected, autoencoder.latent_channels))
         if init_from is not None:
             load_into(self.autoencoder, read_weights(init_from).autoencoder().state_dict(), init_from)
-            self.batches.fill_(codebook.warmup)
+            self.seen = codebook.warmup
+            self.batches.fill_(self.seen)
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.trainer.precision == "16-mixed":
+        precision = self.trainer.precision
+        if stage == "fit" and precision == "16-mixed":
             raise UserError(
                 "trainer.precision 16-mixed: the discriminator steps without a gradient scaler; use bf16-mixed"
             )
+        if stage == "fit" and precision in HALF_WEIGHTS:
+            raise UserError(
+                f"trainer.precision {precision}: weights of 16 bits lose the small steps of stage 1; use bf16-mixed"
+            )
+        if stage == "fit" and self.perceptual.network is not None:
+            option = "model.init_args.perceptual.weights"
+            self.distance = PerceptualDistance(self.perceptual.network, self.perceptual.weights, option).to(self.device)
 
     @property
     def quantising(self) -> bool:
-        return int(self.batches) >= self.codebook.warmup
+        return self.seen >= self.codebook.settings.warmup
 
     def configure_optimizers(self):
         generator = torch.optim.Adam(self.autoencoder.parameters(), lr=self.learning_rate, betas=self.betas)
@@ -133,97 +137,78 @@ class AutoencoderPretraining(L.LightningModule):
             group["lr"] = rate
         self.log("train/learning_rate", rate)
 
-    def train(self, mode: bool = True) -> "AutoencoderPretraining":
-        """As in nn.Module, except that the perceptual network never leaves evaluation."""
-        super().train(mode)
-        if self.perceptual is not None:
-            self.perceptual.eval()
-        return self
-
-    def on_train_epoch_start(self) -> None:
-        self.code_counts.zero_()
-
     def training_step(self, batch: Window, batch_idx: int) -> None:
-        image = batch["image"]
+        """Both backward passes, one look at all that they are made of, both steps."""
         generator, discriminator = self.optimizers()  # type: ignore[attr-defined]
         self._set_learning_rate(generator, discriminator)
-        output = self.autoencoder(image, quantise=self.quantising)
-        loss = self._autoencoder_loss(image, output)
-        self._step_autoencoder(generator, loss)
-        if self._adversarial_now():
-            self._step_discriminator(discriminator, image, output.image.detach())
-        self._count(output)
+        adversarial = self._adversarial_now()
+        with buffers_restored(self.discriminator):
+            output = self.autoencoder(batch["image"], quantise=self.quantising)
+            norms = {"gradient norm": self._autoencoder_backward(generator, batch, output)}
+            if adversarial:
+                norm = self._discriminator_backward(discriminator, batch, output.image.detach())
+                norms["discriminator's gradient norm"] = norm
+            self.guard.check(self.global_step, norms)
+        generator.step()
+        if adversarial:  # the raw optimizer: a Lightning optimizer's step would count every batch twice
+            discriminator.optimizer.step()
+        self.codebook.follow(self.autoencoder, output, self.seen)
         self.batches += 1
+        self.seen += 1
 
-    def _step_autoencoder(self, optimizer, loss: Tensor) -> None:
-        """One step of the autoencoder; the discriminator's gradients of this pass are dropped with the next one."""
+    def _autoencoder_backward(self, optimizer, batch: Window, output: Reconstruction) -> Tensor:
+        """Returns the norm of the autoencoder's gradients, unclipped; the discriminator's are dropped later."""
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        terms = self._autoencoder_loss(batch["image"], output)
+        self.guard.watch(batch, terms)
+        self.manual_backward(terms["loss"])
+        norm = gradient_norm(self.autoencoder.parameters())
+        self.log("train/gradient_norm", norm)
         if self.gradient_clip:
             self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip, gradient_clip_algorithm="norm")
-        optimizer.step()
+        return norm
 
-    def _autoencoder_loss(self, image: Tensor, output: Reconstruction) -> Tensor:
-        reconstruction = F.l1_loss(output.image, image)
-        self.log("train/l1", reconstruction, prog_bar=True)
-        if self.perceptual is not None:
-            perceptual = self.perceptual(output.image, image).mean()
-            self.log("train/perceptual", perceptual)
-            reconstruction = reconstruction + self.perceptual_weight * perceptual
+    def _autoencoder_loss(self, image: Tensor, output: Reconstruction) -> dict[str, Tensor]:
+        """`loss`, and what it is the sum of, each one number."""
+        terms = {"l1": F.l1_loss(output.image, image)}
+        self.log("train/l1", terms["l1"], prog_bar=True)
+        reconstruction = terms["l1"]
+        if self.distance is not None:
+            terms["perceptual"] = self.distance(output.image, image).mean()
+            reconstruction = reconstruction + self.perceptual.weight * terms["perceptual"]
         loss = reconstruction
         if self.quantising:
-            self.log("train/codebook_loss", output.codebook_loss)
-            loss = loss + self.codebook.weight * output.codebook_loss
+            terms["codebook_loss"] = output.codebook_loss
+            loss = loss + self.codebook.settings.weight * output.codebook_loss
         if self._adversarial_now():
-            generator_loss = adversarial_loss(self.discriminator(output.image))
-            weight = adaptive_weight(
-                reconstruction, generator_loss, self.autoencoder.last_layer, scale=self.adversarial.weight
+            terms["generator_loss"] = adversarial_loss(self.discriminator(output.image))
+            terms["adaptive_weight"] = adaptive_weight(
+                reconstruction, terms["generator_loss"], self.autoencoder.last_layer, scale=self.adversarial.weight
             )
-            self.log_dict({"train/generator_loss": generator_loss, "train/adaptive_weight": weight})
-            loss = loss + weight * generator_loss
-        self.log("train/loss", loss)
-        return loss
+            loss = loss + terms["adaptive_weight"] * terms["generator_loss"]
+        terms["loss"] = loss
+        self.log_dict({f"train/{name}": term for name, term in terms.items() if name != "l1"})
+        return terms
 
     def _adversarial_now(self) -> bool:
-        started = self.quantising and int(self.batches) >= self.codebook.warmup + self.adversarial.start
+        started = self.seen >= self.codebook.settings.warmup + self.adversarial.start
         return self.adversarial.weight > 0 and started
 
-    def _step_discriminator(self, optimizer, real: Tensor, fake: Tensor) -> None:
-        """Steps the raw optimizer: a Lightning optimizer's step would count every batch twice."""
+    def _discriminator_backward(self, optimizer, batch: Window, fake: Tensor) -> Tensor:
+        """Returns the norm of the discriminator's gradients."""
         optimizer.optimizer.zero_grad()
-        loss = hinge_discriminator_loss(self.discriminator(real), self.discriminator(fake))
-        self.manual_backward(loss)
-        optimizer.optimizer.step()
+        loss = hinge_discriminator_loss(self.discriminator(batch["image"]), self.discriminator(fake))
         self.log("train/discriminator_loss", loss)
+        self.guard.watch(batch, {"discriminator_loss": loss})
+        self.manual_backward(loss)
+        return gradient_norm(self.discriminator.parameters())
 
-    def _count(self, output: Reconstruction) -> None:
-        if output.indices is not None:
-            self.code_counts += torch.bincount(output.indices.flatten(), minlength=len(self.code_counts))
-            return
-        self._collect_cells(output.z.detach().movedim(1, -1).flatten(0, -2))
-        if int(self.batches) == self.codebook.warmup - 1:
-            self._start_codebook()
-
-    def _collect_cells(self, cells: Tensor) -> None:
-        """Cells of z, (N, 3), from the second half of the warm-up. A buffer, so that a resumed run still has them."""
-        half = self.codebook.warmup // 2
-        per_batch = max(self.codebook.vectors // max(self.codebook.warmup - half, 1), 1)
-        start = (int(self.batches) - half) * per_batch
-        if start >= 0:
-            chosen = cells[torch.randperm(len(cells), device=cells.device)[:per_batch]]
-            room = self.warmup_cells[start : start + per_batch]
-            room[: len(chosen)] = chosen[: len(room)]
-
-    def _start_codebook(self) -> None:
-        """End of the warm-up: latents to unit variance, k-means as codebook. All ranks take what rank 0 collected."""
-        cells = self.trainer.strategy.broadcast(self.warmup_cells).to(self.device)  # it arrives on rank 0's device
-        cells = cells[cells.abs().sum(1) > 0]
-        self.autoencoder.initialise_codebook(self.autoencoder.normalise_latents(cells))
+    def on_train_epoch_start(self) -> None:
+        self.codebook.statistics()  # of a resumed epoch only what is left of it is counted
 
     def on_train_epoch_end(self) -> None:
-        if self.code_counts.sum() > 0:
-            usage, perplexity = codebook_statistics(self.code_counts)
-            self.log_dict({"train/codebook_usage": usage, "train/codebook_perplexity": perplexity})
+        names = {"usage": "codebook_usage", "perplexity": "codebook_perplexity", "revived": "revived_codes"}
+        self.log_dict({f"train/{names[name]}": value for name, value in self.codebook.statistics().items()})
 
     def validation_step(self, batch: Window, batch_idx: int) -> None:
         output = self.autoencoder(batch["image"], quantise=self.quantising)
@@ -248,9 +233,15 @@ class AutoencoderPretraining(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.trained_on = checkpoint.get("difftalk_pl", {}).get("trained_on")
+        self.codebook.adopt(checkpoint["state_dict"])
 
     def on_train_start(self) -> None:
         """The configuration's betas hold, not those that resumed optimizers remember."""
         for optimizer in self.optimizers():  # type: ignore[union-attr]
             for group in optimizer.param_groups:
                 group["betas"] = tuple(self.betas)
+
+
+def _recall_batches(module: AutoencoderPretraining, _: Any) -> None:
+    """The counter of a state dict that was loaded, once, so that no step waits for the device to read it."""
+    module.seen = int(module.batches)

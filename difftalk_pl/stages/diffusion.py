@@ -12,13 +12,14 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
-from difftalk_pl.data.audio import FEATURES
 from difftalk_pl.data.windows import Window
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Condition
+from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.sampling import NoiseSchedule
 from difftalk_pl.stages.generation import Generator, SamplerConfig, composite
+from difftalk_pl.stages.guard import StepGuard, gradient_norm
 from difftalk_pl.stages.latents import LatentCodec
 from difftalk_pl.stages.optimisation import Decay, learning_rate_factor, total_steps
 from difftalk_pl.stages.weights import DataContract, Weights, entry, load_into, plain, read_weights, weights_hash
@@ -39,6 +40,12 @@ class Optimisation:
     weight_decay: float = 0.01
     decay: Decay = "constant"
     warmup_steps: int = 0
+
+
+REMEDIES = (
+    "Where the data are sound, go on with a lower optimisation.learning_rate, trainer.gradient_clip_val 1.0, or "
+    "trainer.precision bf16-mixed or 32-true"
+)
 
 
 class DiffusionTraining(L.LightningModule):
@@ -73,7 +80,9 @@ class DiffusionTraining(L.LightningModule):
         self.difftalk = DiffTalk(difftalk)
         self.schedule, self.optimisation, self.sampler, self.seed = schedule, optimisation, sampler, seed
         self.val_loss = MeanMetric()
+        self.guard = StepGuard(REMEDIES)
         self.trained_on: list[str] | None = None  # identities; known from a checkpoint alone
+        self.heard_by = "", ""  # name and hash of what made the features, where the data do not say
         if init_from is not None:
             load_into(self.difftalk, read_weights(init_from).difftalk().state_dict(), init_from)
         if channels_last:
@@ -99,12 +108,18 @@ class DiffusionTraining(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Hold the data against the model before any step."""
-        features = FEATURES[self.trainer.datamodule.features]  # type: ignore[attr-defined]
-        expected = self.difftalk.config.conditioning.audio_channels
-        if features.channels != expected:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        channels, expected = data.audio_channels, self.difftalk.config.conditioning.audio_channels
+        if channels != expected:
             raise UserError(
-                f"data.features {features.name} has {features.channels} channels, "
-                f"model.difftalk.conditioning.audio_channels is {expected}: set it to {features.channels}"
+                f"data.features {data.features} has {channels} channels, "
+                f"model.difftalk.conditioning.audio_channels is {expected}: set it to {channels}"
+            )
+        seen = tuple(self.trainer.datamodule.smoothing)  # type: ignore[attr-defined]
+        if seen != tuple(self.difftalk.config.conditioning.smoothing):
+            raise UserError(
+                f"data.smoothing is {list(seen)}, model.difftalk.conditioning.smoothing is "
+                f"{list(self.difftalk.config.conditioning.smoothing)}: set both alike"
             )
         self.codec.to(self.device)
 
@@ -114,7 +129,18 @@ class DiffusionTraining(L.LightningModule):
         generator = torch.Generator(self.device).manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
         loss = self._noise_error(batch, generator)
         self.log("train/loss", loss, prog_bar=True)
+        self.guard.watch(batch, {"loss": loss})
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """All parts of the step are there, and the weights are not touched yet.
+
+        With float16 the scaler looks for gradients that are not finite, and leaves out such a step.
+        """
+        norm = gradient_norm(self.difftalk.parameters())
+        self.log("train/gradient_norm", norm)
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self.guard.check(self.global_step, {} if scaled else {"gradient norm": norm})
 
     def validation_step(self, batch: Window, batch_idx: int) -> None:
         """The same error with the same noise in every epoch."""
@@ -157,7 +183,11 @@ class DiffusionTraining(L.LightningModule):
         return weights_hash(self.difftalk.state_dict())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        config = {"difftalk": plain(self.difftalk.config), "schedule": plain(self.schedule), "data": self._contract()}
+        config = {
+            "difftalk": plain(self.difftalk.config),
+            "schedule": plain(self.schedule),
+            "data": plain(self._contract()),
+        }
         checkpoint["difftalk_pl"] = entry("diffusion", config, codec=self.codec.weights)
         checkpoint["difftalk_pl"]["trained_on"] = self.trainer.datamodule.identities("train")  # type: ignore[attr-defined]
 
@@ -175,11 +205,13 @@ class DiffusionTraining(L.LightningModule):
                 f"the checkpoint was trained with autoencoder {codec}, model.autoencoder is {self.codec.hash}: "
                 "give the autoencoder it was trained with, or start another --run"
             )
-        if content["config"]["data"] != self._contract():
-            raise UserError(
-                f"the checkpoint was trained on {content['config']['data']}, the data are {self._contract()}"
-            )
+        trained, here = from_dict(DataContract, content["config"]["data"]), self._contract()
+        if not trained.agrees_with(here):
+            raise UserError(f"the checkpoint was trained on {plain(trained)}, the data are {plain(here)}")
+        self.heard_by = trained.features_model, trained.features_sha256
 
-    def _contract(self) -> dict[str, Any]:
+    def _contract(self) -> DataContract:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        return plain(DataContract(features=data.features, mask=data.mask.name, size=data.frame_size))
+        model = data.feature_model
+        name, sha256 = (model.name, model.sha256) if model else self.heard_by
+        return DataContract(data.features, data.mask.name, data.frame_size, name, sha256)

@@ -5,8 +5,9 @@ for diffusion, the frozen autoencoder. So a checkpoint is enough to make a video
 """
 
 import hashlib
+import importlib.metadata
 import json
-import pickle
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,19 +23,42 @@ from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
 from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.sampling import NoiseSchedule
+from difftalk_pl.stages.hub import download, model_card
+from difftalk_pl.stages.safe_unpickling import read_file
+from difftalk_pl.stages.strict import load_into, refuse_misfits
 
 FORMAT = 1
 ENTRY = "difftalk_pl"
+PREFIXES = {"autoencoder": "autoencoder.", "diffusion": "difftalk."}  # of the networks in Lightning's modules
 Stage = Literal["autoencoder", "diffusion"]
 
 
 @dataclass(frozen=True)
 class DataContract:
-    """What the data must be for a trained model: kind of features, mask policy, side of the frames."""
+    """What the data must be for a trained model.
+
+    Args:
+        features: kind of audio features.
+        mask: policy.
+        size: side of the frames.
+        features_model: name of what made learned features, for people; empty where nothing did or nobody knows.
+        features_sha256: its hash, by which it is recognised.
+    """
 
     features: str = "mfcc"
     mask: str = "mouth_safe"
     size: int = 256
+    features_model: str = ""
+    features_sha256: str = ""
+
+    def agrees_with(self, data: "DataContract") -> bool:
+        """Whether the model may see these data. Features whose origin one side does not know are taken on trust."""
+        same_kind = (self.features, self.mask, self.size) == (data.features, data.mask, data.size)
+        return same_kind and self.knows(data.features_sha256)
+
+    def knows(self, features_sha256: str) -> bool:
+        """Whether features of this origin may be those of the training."""
+        return "" in (self.features_sha256, features_sha256) or self.features_sha256 == features_sha256
 
 
 @dataclass
@@ -45,28 +69,77 @@ class Weights:
         config: of the stage, plain values only.
         state: the network's tensors, EMA where there is one.
         codec: the frozen autoencoder of a diffusion model.
+        path: where they were read, for messages.
+        origin: one line on what they were made from, for the model card.
     """
 
     stage: Stage
     config: dict[str, Any]
-    state: dict[str, Tensor]
+    state: dict[str, Tensor] = field(repr=False)
     codec: "Weights | None" = field(default=None, repr=False)
+    path: Path | None = field(default=None, compare=False)
+    origin: str = field(default="", compare=False)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> "Weights":
+        """From a folder, a checkpoint, or a repository of the Hugging Face hub (OWNER/NAME, then a revision of it)."""
+        if Path(name).exists():
+            return read_weights(Path(name))
+        return read_weights(download(str(name), revision))
+
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
+        """Write a folder that `from_pretrained` and every command read, with a model card; half: as 16 bit floats."""
+        write_folder(self, Path(folder), half)
+        text = model_card(self.stage, self.config, self.parameters, self.hash, self.origin)
+        (Path(folder) / "README.md").write_text(text, encoding="utf-8")
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Numbers of weights, by the parts of the network."""
+        parts: dict[str, int] = {}
+        for name, value in self.state.items():
+            part = "autoencoder" if self.stage == "autoencoder" else name.partition(".")[0]
+            parts[part] = parts.get(part, 0) + value.numel()
+        return parts if self.codec is None else parts | self.codec.parameters
 
     def autoencoder(self) -> Autoencoder:
         """The autoencoder, whichever the stage."""
         if self.codec is not None:
             return self.codec.autoencoder()
-        network = Autoencoder(AutoencoderConfig.from_dict(self.config["autoencoder"]))
-        network.load_state_dict(self.state, strict=True)
-        return network.eval().requires_grad_(False)
+        return self._assemble().eval().requires_grad_(False)  # type: ignore[return-value]
 
     def difftalk(self) -> DiffTalk:
         """The conditional denoiser. Raises UserError for weights of stage 1."""
         if self.stage != "diffusion":
-            raise UserError("these are weights of an autoencoder (stage 1); a diffusion model (stage 2) is needed")
-        network = DiffTalk(DiffTalkConfig.from_dict(self.config["difftalk"]))
-        network.load_state_dict(self.state, strict=True)
-        return network.eval()
+            where = "" if self.path is None else f"{self.path}: "
+            raise UserError(
+                f"{where}these are weights of an autoencoder (stage 1); a diffusion model (stage 2) is needed"
+            )
+        return self._assemble().eval()  # type: ignore[return-value]
+
+    def check(self) -> None:
+        """Raises UserError where the tensors are not exactly those of the configured networks."""
+        refuse_misfits(self._without_memory(), self.state, self.path or Path("weights"))
+        if self.codec is not None:
+            self.codec.check()
+
+    def _assemble(self) -> nn.Module:
+        """The network with copies of the tensors. They are not drawn at random first, and they lie in memory as any
+        other tensors do: where they lay mapped from a file, the last digits of what they compute would be others."""
+        network = self._without_memory()
+        floats = _as_floats(self.state)
+        copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in floats.items()}
+        load_into(network, copies, self.path or Path("weights"), assign=True)
+        return network
+
+    def _without_memory(self) -> nn.Module:
+        try:
+            with torch.device("meta"):
+                if self.stage == "autoencoder":
+                    return Autoencoder(AutoencoderConfig.from_dict(self.config["autoencoder"]))
+                return DiffTalk(DiffTalkConfig.from_dict(self.config["difftalk"]))
+        except ValueError as error:
+            raise UserError(f"{self.path or 'weights'}: {error}") from error
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -109,22 +182,23 @@ def read_weights(path: Path) -> Weights:
 
 
 def _read_checkpoint(path: Path) -> Weights:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    checkpoint = read_file(path)
     if not isinstance(checkpoint, dict) or ENTRY not in checkpoint:
-        raise UserError(f"{path}: no checkpoint of difftalk_pl (it has no entry {ENTRY!r})")
+        raise UserError(
+            f"{path}: no checkpoint of difftalk_pl (it has no entry {ENTRY!r}); import-checkpoint takes published ones"
+        )
     content = checkpoint[ENTRY]
     _check_format(path, content)
-    prefix = "autoencoder." if content["stage"] == "autoencoder" else "difftalk."
+    prefix = PREFIXES[content["stage"]]
     state = {name[len(prefix) :]: value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)}
     codec = content.get("codec")
     return Weights(
         content["stage"],
         content["config"],
         state,
-        None if codec is None else Weights("autoencoder", codec["config"], codec["state"]),
+        None if codec is None else Weights("autoencoder", codec["config"], codec["state"], path=path),
+        path,
+        content.get("origin", ""),
     )
 
 
@@ -141,7 +215,7 @@ def _read_folder(path: Path) -> Weights:
         raise UserError(f"{path}: not a readable model folder ({error}); make it again with export") from error
     _check_format(config, content)
     codec = _read_folder(path / "autoencoder") if content["stage"] == "diffusion" else None
-    weights = Weights(content["stage"], content["config"], _as_floats(state), codec)
+    weights = Weights(content["stage"], content["config"], _as_floats(state), codec, path, content.get("origin", ""))
     if weights.hash != content["hash"]:
         raise UserError(f"{path}: model.safetensors is not the one that config.json was written with; export it again")
     return weights
@@ -158,13 +232,33 @@ def write_folder(weights: Weights, path: Path, half: bool = False) -> None:
     stored = {name: value.contiguous() for name, value in weights.state.items()}
     if half:
         stored = {name: value.half() if value.is_floating_point() else value for name, value in stored.items()}
-    save_file(stored, path / "model.safetensors")
-    (path / "model.safetensors").chmod(0o644)  # it comes readable for its writer alone
+    aside = path / ".model.safetensors.tmp"  # the weights may be those that lie there
+    save_file(stored, aside)
+    aside.chmod(0o644)  # it comes readable for its writer alone
+    os.replace(aside, path / "model.safetensors")
     digest = weights_hash(_as_floats(stored))
     content = {"format": FORMAT, "stage": weights.stage, "config": weights.config, "hash": digest}
+    if weights.origin:
+        content["origin"] = weights.origin
     (path / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if weights.codec is not None:
         write_folder(weights.codec, path / "autoencoder", half)
+
+
+def write_checkpoint(weights: Weights, path: Path) -> None:
+    """Write one .ckpt file that read_weights opens; it holds no optimizer, so that no training goes on from it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = PREFIXES[weights.stage]
+    checkpoint = {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": importlib.metadata.version("lightning"),
+        "state_dict": {prefix + name: value for name, value in weights.state.items()},
+        ENTRY: entry(weights.stage, weights.config, weights.codec) | {"origin": weights.origin},
+    }
+    aside = path.with_name(f".{path.name}.tmp")
+    torch.save(checkpoint, aside)
+    os.replace(aside, path)
 
 
 def _as_floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -179,17 +273,9 @@ def export(checkpoint: Path, out: Path, half: bool = False) -> None:
         out: the folder to write; --checkpoint, --model.init_from and --model.autoencoder accept it.
         half: store 16 bit floats; they are computed with as 32 bit floats all the same.
     """
-    write_folder(read_weights(checkpoint), out, half)
+    read_weights(checkpoint).save_pretrained(out, half)
 
 
 def plain(config: Any) -> dict[str, Any]:
     """A dataclass as JSON would give it back: lists for tuples."""
     return json.loads(json.dumps(asdict(config)))
-
-
-def load_into(network: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
-    """Strict loading with an error that names what does not fit."""
-    try:
-        network.load_state_dict(dict(state), strict=True)
-    except RuntimeError as error:
-        raise UserError(f"{source}: weights do not fit the configured network: {error}") from error

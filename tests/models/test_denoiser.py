@@ -1,11 +1,11 @@
 import pytest
 import torch
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
 from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.denoiser import DenoiserConfig, build_denoiser, predict_noise
+from difftalk_pl.stages.published import DENOISER, below, convert_denoiser, denoiser_config
 
-NARROW = (32, 64, 96, 128)
+HEAD_WIDTH = 16  # of the oracle's network
 
 
 def test_default_is_the_published_size(count_parameters):
@@ -16,22 +16,24 @@ def test_default_is_the_published_size(count_parameters):
 
 
 @torch.no_grad()
-def error_against_published(expected, heads):
-    unet = build_denoiser(DenoiserConfig(NARROW, heads=heads)).eval()
-    unet.load_state_dict(convert_ldm_unet_checkpoint(expected.state_dict(), unet.config), strict=True)
+def error_against_published(expected, head_width):
+    published = below(expected.state_dict(), DENOISER)
+    config = denoiser_config(published, head_width)
+    unet = build_denoiser(config).eval()
+    unet.load_state_dict(below(convert_denoiser(published, config.layers_per_block), "denoiser."), strict=True)
     condition = Condition(expected["context"], expected["z"][:, 3:])
     return (predict_noise(unet, expected["z"][:, :3], expected["t"], condition) - expected["out"]).abs().max().item()
 
 
 @pytest.mark.oracle
-def test_equals_the_published_denoiser(oracle):
-    assert error_against_published(oracle("unet_width32"), heads=(2, 4, 6, 8)) < 5e-5
+def test_equals_the_published_denoiser(golden, record_difference):
+    record_difference("denoiser", error_against_published(golden("unet_width32"), HEAD_WIDTH), 5e-5)
 
 
 @pytest.mark.oracle
-def test_the_number_of_heads_shows_in_the_output(oracle):
-    """Every number of heads loads; taking the head width for it must not pass the test above."""
-    assert error_against_published(oracle("unet_width32"), heads=(16, 16, 16, 16)) > 1e-3
+def test_the_number_of_heads_shows_in_the_output(golden):
+    """Every number of heads loads; another one must not pass the test above."""
+    assert error_against_published(golden("unet_width32"), 2 * HEAD_WIDTH) > 1e-3
 
 
 def test_default_heads_are_32_wide():

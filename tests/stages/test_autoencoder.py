@@ -5,8 +5,6 @@ import json
 
 import torch
 
-from difftalk_pl.models.autoencoder import AutoencoderConfig
-from difftalk_pl.stages.autoencoder import AutoencoderPretraining
 from difftalk_pl.stages.weights import read_weights
 
 
@@ -77,12 +75,6 @@ def test_the_discriminator_and_its_optimizer_survive_a_resume(runner):
     steps = [float(state["step"]) for opt in cli.trainer.optimizers for state in opt.state_dict()["state"].values()]
     assert set(steps) == {8.0}, "both optimizers went on from their own state"
     assert first["global_step"] == 4
-
-
-def test_a_perceptual_network_stays_in_evaluation():
-    small = AutoencoderConfig(block_out_channels=(8, 16), layers_per_block=1, codes=8, norm_num_groups=4)
-    module = AutoencoderPretraining(small, perceptual=torch.nn.Dropout(0.5))
-    assert module.train().training and not module.perceptual.training
 
 
 def test_test_writes_the_codecs_scores(runner):

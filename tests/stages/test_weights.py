@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from difftalk_pl.errors import UserError
-from difftalk_pl.stages.weights import Weights, export, read_weights
+from difftalk_pl.stages.weights import Weights, export, load_into, read_weights
 
 
 def test_an_exported_folder_is_the_checkpoint(runner, codec, tmp_path):
@@ -30,7 +30,7 @@ def test_half_precision_halves_the_file_and_is_read_as_floats(codec, tmp_path):
     export(codec, tmp_path / "half", half=True)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("float", "half")]
     assert sizes[1] < 0.6 * sizes[0]
-    restored = read_weights(tmp_path / "half")
+    restored = Weights.from_pretrained(tmp_path / "half")
     assert all(value.dtype == torch.float32 for value in restored.state.values() if value.is_floating_point())
     assert json.loads((tmp_path / "half" / "config.json").read_text())["hash"] == restored.hash
 
@@ -89,3 +89,52 @@ def test_a_folder_whose_weights_were_exchanged_is_refused(codec, tmp_path):
     (tmp_path / "two" / "model.safetensors").replace(tmp_path / "one" / "model.safetensors")
     with pytest.raises(UserError, match=r"not the one that config\.json was written with"):
         read_weights(tmp_path / "one")
+
+
+def test_a_model_card_goes_with_the_folder(codec, tmp_path):
+    weights = Weights.from_pretrained(codec)
+    weights.origin = "a test"
+    weights.save_pretrained(tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    count = sum(value.numel() for value in weights.autoencoder().parameters())
+    assert card.startswith("---\nlibrary_name: difftalk_pl\n") and f"`{weights.hash}`" in card
+    assert f"| autoencoder | {count:,} |" in card and "Made from: a test." in card
+    assert "| autoencoder.codes | 32 |" in card
+    assert Weights.from_pretrained(str(tmp_path / "model")).origin == "a test"
+
+
+def test_a_repository_of_the_hub_is_found_in_its_cache(codec, tmp_path, monkeypatch):
+    """What `hf download OWNER/NAME` leaves behind, read without a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--someone--vq"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    export(codec, repository / "snapshots" / ("0" * 40))
+    assert Weights.from_pretrained("someone/vq").hash == read_weights(codec).hash
+    with pytest.raises(UserError, match="someone/other: neither a folder or file here nor a repository of the hub"):
+        Weights.from_pretrained("someone/other")
+    with pytest.raises(UserError, match="no such folder: neither"):
+        Weights.from_pretrained("no such folder")
+
+
+def test_what_does_not_fit_is_listed_by_name(codec):
+    weights = read_weights(codec)
+    state = dict(weights.state)
+    state["vq.extra"] = state.pop("vq.quant_conv.bias")
+    state["vq.quant_conv.weight"] = torch.zeros(3, 3)
+    network = weights.autoencoder()
+    with pytest.raises(UserError) as caught:
+        load_into(network, state, codec)
+    assert str(caught.value) == (
+        f"{codec}: weights do not fit the configured network: 1 missing: vq.quant_conv.bias; 1 unexpected: vq.extra; "
+        "1 of another shape: vq.quant_conv.weight (3, 3) in place of (3, 3, 1, 1)"
+    )
+
+
+def test_a_network_has_its_own_copy_of_the_tensors(codec):
+    weights = read_weights(codec)
+    before = weights.hash
+    for value in weights.autoencoder().parameters():
+        value.zero_()
+    assert weights.hash == before
