@@ -8,8 +8,10 @@
     python benchmarks/context_ablation.py table --out runs/context
 
 `cut` divides long clips in time, so that people can be tested on seconds that were not trained on. `train` goes on
-where it was stopped. Every variant is trained with the same data, seeds, noise and rate; it is tested at every mark,
-and once more after as many steps as fit into the time that `single` takes for the last mark.
+where it was stopped, with the marks it began with. Every variant is trained with the same data, seeds, noise and rate;
+it is tested at every mark, and once more after as many steps as fit into the time that `single` takes for the last
+mark. That is by the ratio of forward and backward passes; optimizer, averaging and loading cost all alike and are left
+out, which is a little against the slower one.
 """
 
 import json
@@ -219,7 +221,7 @@ def cut(data: Path, out: Path, share: float = 0.8, longest: int = 1000) -> None:
 
 
 def table(out: Path) -> None:
-    """Mean and deviation over the seeds, from the results in the runs' folders.
+    """Mean and deviation over the seeds, from the results in the runs' folders; * marks rows of equal time.
 
     Args:
         out: the folder that `train` was given.
@@ -232,16 +234,19 @@ def table(out: Path) -> None:
         scores[variant, mark].append(values)
     heads = [f"{name}, {method}" for method in ("right sound", "shuffled") for name in COLUMNS]
     print("| context | steps | seeds | " + " | ".join(heads) + " |\n|" + " --- |" * (3 + len(heads)))
+    shared = {mark for variant, mark in scores if variant == "single"}
     for (variant, mark), rows in sorted(scores.items(), key=lambda item: (item[0][1], item[0][0])):
         cells = [spread(column) for column in zip(*rows, strict=True)]
-        print(f"| {variant} | {mark} | {len(rows)} | " + " | ".join(cells) + " |")
+        print(f"| {variant} | {mark}{'' if mark in shared else ' *'} | {len(rows)} | " + " | ".join(cells) + " |")
 
 
 def spread(values: tuple[float, ...]) -> str:
+    """Mean ± deviation; of how many, where some are undefined."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"
-    return f"{statistics.mean(known):.3f} ± {statistics.stdev(known) if len(known) > 1 else 0:.3f}"
+    deviation = f" ± {statistics.stdev(known):.3f}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.3f}{deviation}" + (f" ({len(known)} defined)" if len(known) < len(values) else "")
 
 
 if __name__ == "__main__":

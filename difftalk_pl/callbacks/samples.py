@@ -38,11 +38,7 @@ class SampleImages(L.Callback):
 
     def _windows(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        validation: Windows = data.windows["val"]
-        parts = FRAME if data.contents == "frames" else GENERATION
-        windows = Windows(
-            validation.clips, parts, mask=data.mask, features=data.features, reference=data.rule, fixed=True
-        )
+        windows: Windows = data.windows["val"].with_parts(FRAME if data.contents == "frames" else GENERATION)
         chosen = [windows[int(i)] for i in torch.linspace(0, len(windows) - 1, self.count)]
         batch = torch.utils.data.default_collate(chosen)
         return {key: value.to(pl_module.device) if hasattr(value, "to") else value for key, value in batch.items()}

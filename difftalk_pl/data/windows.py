@@ -159,6 +159,8 @@ class Windows(Dataset):
         self.features = features if self.parts & {"audio", "other_audio"} else None
         self.latents = latents if "latents" in self.parts else None
         self.seed, self.fixed, self.smoothing = seed, fixed, smoothing
+        if min(smoothing) < 0:
+            raise UserError(f"data.smoothing {list(smoothing)}: frames before and after, 0 or more each")
         self.has_reference = bool(self.parts & {"reference", "latents"})
         self.clips = [clip for clip in clips if self._targets(clip) > 0]
         self.refused = [clip.name for clip in clips if self._targets(clip) == 0]
@@ -167,6 +169,19 @@ class Windows(Dataset):
         self.ends = np.cumsum(counts)
         self._open: OrderedDict[int, _OpenClip] = OrderedDict()
         self._process = os.getpid()
+
+    def with_parts(self, parts: Sequence[Part]) -> "Windows":
+        """The same clips under the same rules, all of their targets, as other parts and without a cache."""
+        return Windows(
+            self.clips,
+            parts,
+            mask=self.mask,
+            features=self.features or "mfcc",
+            reference=self.rule,
+            seed=self.seed,
+            fixed=True,
+            smoothing=self.smoothing,
+        )
 
     def __len__(self) -> int:
         return int(self.ends[-1])

@@ -8,6 +8,7 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor, nn
 
+from difftalk_pl.errors import UserError
 from difftalk_pl.models.codebook import kmeans
 from difftalk_pl.models.configuration import from_dict
 
@@ -36,9 +37,14 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         if self.attention_levels and len(self.attention_levels) != len(self.block_out_channels):
-            raise ValueError(
-                f"attention_levels is {self.attention_levels}: "
+            raise UserError(
+                f"autoencoder.attention_levels is {self.attention_levels}: "
                 f"expected {len(self.block_out_channels)} entries, as block_out_channels has, or none"
+            )
+        if uneven := [width for width in self.block_out_channels if width % self.norm_num_groups]:
+            raise UserError(
+                f"autoencoder: a level of {uneven[0]} channels cannot be split into {self.norm_num_groups} groups: "
+                f"choose a norm_num_groups that divides {self.block_out_channels}"
             )
 
     @property

@@ -8,6 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from difftalk_pl.errors import UserError
+
 SLOPE = 0.02  # of every LeakyReLU here, as released
 CODE_WIDTH = 64  # D_A and D_L of the paper
 AROUND = (4, 3)  # frames before and after that the smoothing sees, as released
@@ -44,6 +46,10 @@ class ConditioningConfig:
     smoothing: tuple[int, int] = AROUND
     landmark_scale: float = 256.0
     landmark_centre: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.smoothing) < 0:
+            raise UserError(f"conditioning.smoothing {list(self.smoothing)}: frames before and after, 0 or more each")
 
     @property
     def frames(self) -> int:

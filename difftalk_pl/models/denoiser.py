@@ -6,6 +6,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
+from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Condition
 
 
@@ -31,13 +32,13 @@ class DenoiserConfig:
         levels = len(self.block_out_channels)
         for name in ("attention_levels", "heads"):
             if len(getattr(self, name)) != levels:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}: expected {levels} entries, as block_out_channels has"
+                raise UserError(
+                    f"denoiser.{name} is {getattr(self, name)}: expected {levels} entries, as block_out_channels has"
                 )
         for width, heads in zip(self.block_out_channels, self.heads, strict=True):
             if width % heads or width % self.norm_num_groups:
-                raise ValueError(
-                    f"a level of {width} channels cannot be split into {heads} heads and "
+                raise UserError(
+                    f"denoiser: a level of {width} channels cannot be split into {heads} heads and "
                     f"{self.norm_num_groups} groups: choose divisors of {width}"
                 )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Condition, ConditioningConfig
 from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.denoiser import DenoiserConfig, build_denoiser, predict_noise
@@ -32,7 +33,7 @@ class DiffTalk(nn.Module):
         self.config = config = config or DiffTalkConfig()
         self.conditioning = build_conditioning(config.conditioning)
         if config.denoiser.context_width != self.conditioning.context_width:
-            raise ValueError(
+            raise UserError(
                 f"denoiser.context_width is {config.denoiser.context_width}: "
                 f"the conditioning makes tokens of {self.conditioning.context_width}"
             )

@@ -41,6 +41,13 @@ class NoiseSchedule:
     end: float = 0.0195
     kind: Literal["scaled_linear", "linear"] = "scaled_linear"
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.start <= self.end < 1:
+            raise UserError(
+                f"schedule.steps {self.steps}, start {self.start}, end {self.end}: expected 1 step or more and "
+                "0 < start <= end < 1"
+            )
+
     @cached_property
     def betas(self) -> Tensor:
         """(steps,) float64."""

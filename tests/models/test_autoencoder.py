@@ -52,7 +52,8 @@ def test_equals_the_published_first_stage(golden, record_difference):
     }
     for name, (value, key) in found.items():
         record_difference(name, (value - expected[key]).abs().max(), 5e-5)
-    assert torch.equal(result.indices.flatten(), expected["indices"])
+    differing = (result.indices.flatten() != expected["indices"]).sum()
+    record_difference("first stage, indices that differ", differing.double(), 0)
 
 
 def test_quantises_to_the_nearest_code(small):

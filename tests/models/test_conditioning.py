@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Conditioning, ConditioningConfig
 from difftalk_pl.stages.published import below, convert_conditioning
 
@@ -84,3 +85,8 @@ def test_the_papers_smoothing_sees_17_frames():
         moved = audio.clone()
         moved[:, frame] += 1
         assert (module.encode_audio(moved) - module.encode_audio(audio)).abs().max() > 1e-6
+
+
+def test_frames_cannot_be_fewer_than_the_target():
+    with pytest.raises(UserError, match=r"smoothing \[-1, 3\]: frames before and after, 0 or more"):
+        ConditioningConfig(smoothing=(-1, 3))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.denoiser import DenoiserConfig, build_denoiser, predict_noise
 from difftalk_pl.stages.published import DENOISER, below, convert_denoiser, denoiser_config
@@ -67,5 +68,5 @@ def test_small_sizes_and_levels_of_attention():
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(UserError, match=complaint):
         DenoiserConfig(**options)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
+from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import ConditioningConfig
 from difftalk_pl.models.denoiser import DenoiserConfig
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
@@ -55,7 +56,7 @@ def test_every_input_matters(model):
 
 
 def test_context_width_has_to_fit():
-    with pytest.raises(ValueError, match=r"context_width is 64: .* 128"):
+    with pytest.raises(UserError, match=r"context_width is 64: .* 128"):
         DiffTalk(DiffTalkConfig(DenoiserConfig(context_width=64)))
 
 

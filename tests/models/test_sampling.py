@@ -218,3 +218,9 @@ def test_classes_of_diffusers_by_name():
     assert type(scheduler).__name__ == "DPMSolverSinglestepScheduler"
     result = sample(perfect(X_START), NOISE, scheduler=scheduler, steps=10)
     torch.testing.assert_close(result, X_START, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"start": 0.0}, {"start": 0.1, "end": 0.01}, {"end": 1.0}])
+def test_a_schedule_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(UserError, match=r"schedule\.steps .* expected 1 step or more"):
+        NoiseSchedule(**wrong)
