@@ -44,6 +44,7 @@ def run(folder: Path = Path(tempfile.gettempdir()), keep: bool = False) -> None:
         keep: leave the files there.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="import_", dir=folder))
     try:
         checkpoint, expected = _make(work / "released.ckpt")

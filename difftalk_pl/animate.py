@@ -103,6 +103,11 @@ def _features(checkpoint: Path, contract: DataContract, models: SpeechModels, ch
         raise UserError(f"{checkpoint}: was trained with {made_with}; give what made them by --{option}")
     features = open_features(kind, models)
     if (model := getattr(features, "model", None)) is None:
+        if features.channels != channels:
+            raise UserError(
+                f"{checkpoint}: takes features of {channels} channels and says that they are {kind}, which has "
+                f"{features.channels}: import it again with the --features that it was trained with"
+            )
         return features
     if not contract.knows(model.sha256) or features.channels != channels:
         raise UserError(

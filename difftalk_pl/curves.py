@@ -54,16 +54,21 @@ def curves(
     figure = _draw(names, found, smooth, log_scale)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, format="png", dpi=150)
-    log.info("%s: %d metrics of %d runs", out, len(names), len(found))
+    log.info("%s: %s of %s", out, _counted(len(names), "metric"), _counted(len(found), "run"))
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def read_run(run: Path) -> dict[str, Curve]:
     """All metrics of a run. Raises UserError where it has logged none.
 
-    Every start of a run writes a file of its own. Where it has gone back to an older checkpoint, what the later file
-    says of a step holds.
+    Every start of a run writes a file of its own, under its number; folders of other names are not looked at. Where it
+    has gone back to an older checkpoint, what the later file says of a step holds.
     """
-    files = sorted(run.glob("metrics/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
+    numbered = {path.parent.name.removeprefix("version_"): path for path in run.glob("metrics/version_*/metrics.csv")}
+    files = [numbered[number] for number in sorted(filter(str.isdecimal, numbered), key=int)]
     if not files:
         raise UserError(f"{run}: no metrics/version_*/metrics.csv; give the folder of a run (--run of fit)")
     joined: dict[str, Curve] = {}
@@ -76,16 +81,19 @@ def read_run(run: Path) -> dict[str, Curve]:
 
 
 def _read_file(path: Path) -> dict[str, Curve]:
-    """Metrics of one metrics.csv; a line that a killed process has left unfinished is left out."""
+    """Metrics of one metrics.csv. A last line without its end is left out: what a killed process wrote last may be half
+    a number."""
     found: dict[str, dict[int, float]] = {}
     with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            for name, text in row.items():
-                if name in NO_METRIC or not text or not row.get("step"):
-                    continue
-                value = float(text)
-                if math.isfinite(value):
-                    found.setdefault(name, {})[int(row["step"])] = value
+        lines = file.readlines()
+    whole = lines if lines and lines[-1].endswith("\n") else lines[:-1]
+    for row in csv.DictReader(whole):
+        for name, text in row.items():
+            if name in NO_METRIC or not text or not row.get("step"):
+                continue
+            value = float(text)
+            if math.isfinite(value):
+                found.setdefault(name, {})[int(row["step"])] = value
     return {name: Curve(list(points), list(points.values())) for name, points in found.items()}
 
 

@@ -6,7 +6,6 @@ Nothing is fetched unasked: the command `fetch-weights` does it.
 import hashlib
 import importlib.util
 import logging
-import pickle
 import re
 import socket
 from collections.abc import Iterator
@@ -95,12 +94,25 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, LookupError) as error:
-        cause = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: not a readable weight file ({cause}); fetch it again") from error
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # what is no weight file raises anything, and torch's own words advise to run it
+        raise UserError(
+            f"{path}: not a readable weight file: cut short, of another kind, or with more in it than tensors; nothing "
+            "of it was run, fetch it again"
+        ) from error
+    if not isinstance(content, dict) or not all(map(_is_entry, content, content.values())):
         raise UserError(f"{path}: no state dict: expected names with tensors, as torchvision's weight files have")
     return content
+
+
+def _is_entry(name: object, value: object) -> bool:
+    """Whether these are the name of a weight and numbers that lie in memory one after another."""
+    import torch
+
+    if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+        return False
+    return value.layout is torch.strided and not (value.is_meta or value.is_quantized)
 
 
 def read_lpips_heads(network: str) -> "dict[str, Tensor]":

@@ -32,7 +32,7 @@ def trained(tmp_path_factory, prepared, codec):
     models = SpeechModels(graph, device="cpu")
     record_models(root, check_models(["deepspeech"], models))
     for clip in open_clips(root):
-        add_missing(clip, ["deepspeech"], models)
+        add_missing([clip], ["deepspeech"], models)
     runner = Runner(folder, root)
     runner("fit", "diffusion", "talk", over(codec))
     return runner, graph

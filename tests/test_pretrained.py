@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import os
 import pickle
+import re
 import socket
 import threading
 from contextlib import contextmanager
@@ -121,7 +122,7 @@ def test_a_missing_file_names_both_ways(hub, tmp_path):
 @contextmanager
 def refused(*words):
     with pytest.raises(UserError) as error:
-        yield
+        yield error
     assert all(word in str(error.value) for word in words), error.value
 
 
@@ -151,6 +152,7 @@ class Harmful:
 
 
 def test_files_that_are_no_weights_are_refused_and_never_unpickled(tmp_path):
+    """Nor is the advice of torch's own message given, to unpickle them after all."""
     (tmp_path / "random.pth").write_bytes(CONTENT)
     (tmp_path / "text.pth").write_text("<html>not found</html>")
     (tmp_path / "empty.pth").touch()
@@ -160,9 +162,38 @@ def test_files_that_are_no_weights_are_refused_and_never_unpickled(tmp_path):
     whole = write_backbone(tmp_path / "whole.pth").read_bytes()
     (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
     for name in ("random", "text", "empty", "harmful", "module", "list", "half"):
-        with refused(f"{name}.pth"):
+        with refused(f"{name}.pth") as error:
             read_tensors(tmp_path / f"{name}.pth")
+        assert "\n" not in str(error.value)
+        assert not re.search("weights_only|allowlist|re-running|likely", str(error.value), re.IGNORECASE)
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {3: torch.zeros(2)},
+        {("a",): torch.zeros(2)},
+        {"a": 3},
+        {"a": torch.zeros(2, device="meta")},
+        {"a": torch.eye(2).to_sparse()},
+    ],
+)
+def test_a_state_dict_is_names_with_numbers(tmp_path, entry):
+    torch.save({"features.0.weight": torch.zeros(1)} | entry, tmp_path / "odd.pth")
+    with refused("odd.pth: no state dict"):
+        PerceptualDistance("squeeze", tmp_path / "odd.pth", "x")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(tmp_path, value):
+    path = write_backbone(tmp_path / "broken.pth")
+    state = torch.load(path, weights_only=True)
+    for name in ("features.3.squeeze.bias", "features.12.expand1x1.weight"):
+        state[name].view(-1)[1] = value
+    torch.save(state, path)
+    with refused("broken.pth", "not finite features.3.squeeze.bias and 1 more"):
+        PerceptualDistance("squeeze", path, "x")
 
 
 def test_any_name_is_taken_and_every_tensor_checked(tmp_path):

@@ -22,11 +22,14 @@ from difftalk_pl.stages.perceptual import PerceptualDistance
 log = logging.getLogger(__name__)
 
 GROUND_TRUTH = "ground truth"
-LPIPS_OPTION = "lpips_weights of trainer.callbacks' Evaluation"
+LPIPS_OPTION = "`--trainer.callbacks+=Evaluation --trainer.callbacks.lpips={} --trainer.callbacks.lpips_weights=FILE`"
 
 
 class Evaluation(L.Callback):
     """Measures every method that `test_step` returns, and the ground truth itself, frame by frame.
+
+    Of several in trainer.callbacks the last one measures and the others do nothing: one that is added with `callbacks+`
+    takes the place of the one in the defaults, whose single settings cannot be changed within a list.
 
     Args:
         columns: how many moments a contact sheet shows.
@@ -54,17 +57,24 @@ class Evaluation(L.Callback):
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.scores, self.pictures = {}, {}
+        if self._replaced(trainer):
+            return
         self._load_lpips(pl_module.device, speaks=trainer.is_global_zero)
         if seen := _seen_in_training(trainer, pl_module):
             log.warning("tested on people that the model was trained on: %s", ", ".join(seen))
+
+    def _replaced(self, trainer: L.Trainer) -> bool:
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        return self is not [callback for callback in callbacks if isinstance(callback, Evaluation)][-1]
 
     def _load_lpips(self, device: torch.device, speaks: bool) -> None:
         """Published weights may be absent, a file that was named may not. Raises UserError for that."""
         self.distance, self.lpips_protocol = None, None
         if self.lpips is None:
             return
+        option = LPIPS_OPTION.format(self.lpips)
         try:
-            self.distance = PerceptualDistance(self.lpips, self.lpips_weights, LPIPS_OPTION).to(device)
+            self.distance = PerceptualDistance(self.lpips, self.lpips_weights, option).to(device)
         except MissingWeights as missing:
             if self.lpips_weights is not None:
                 raise
@@ -77,6 +87,8 @@ class Evaluation(L.Callback):
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
+        if self._replaced(trainer):
+            return
         names = [clip.name for clip in trainer.datamodule.windows["test"].clips]  # type: ignore[attr-defined]
         clips = [names.index(name) for name in batch["clip"]]
         for method, frames in {GROUND_TRUTH: batch["image"], **outputs}.items():
@@ -98,6 +110,8 @@ class Evaluation(L.Callback):
                 rows.setdefault(name, []).append(to_pixels(frames[number]))
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._replaced(trainer):
+            return
         windows = trainer.datamodule.windows["test"]  # type: ignore[attr-defined]
         names = [clip.name for clip in windows.clips]
         tables = {method: scores.compute().cpu() for method, scores in self.scores.items()}

@@ -1,17 +1,23 @@
 """The command `add-features`: another kind of speech features for a dataset that is there, however it was made."""
 
 import logging
+import math
+import wave
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.progress import Progress
 
+from difftalk_pl.data.audio import STEPS_PER_FRAME
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.features import (
+    BATCHED,
     SpeechModels,
     add_missing,
     check_kinds,
     check_models,
+    lacking,
     record_models,
     shared_threads,
 )
@@ -23,10 +29,14 @@ from difftalk_pl.progress import progress_bar
 log = logging.getLogger(__name__)
 
 
-class Job(NamedTuple):
-    """A clip and the kinds that it shall have."""
+BATCH_STEPS = 30_000  # of the clips that a process takes together, padded to the longest: ten minutes of sound
+BATCH_CLIPS = 16
 
-    clip: Clip
+
+class Job(NamedTuple):
+    """Clips that a process takes together, and the kinds that they shall have."""
+
+    clips: tuple[Clip, ...]
     kinds: tuple[str, ...]
     models: SpeechModels
 
@@ -49,7 +59,7 @@ def add_features(
         deepspeech: the frozen graph of DeepSpeech 0.1.0, output_graph.pb, for deepspeech.
         speech_model: folder or hub name of the network for wav2vec2 or hubert.
         speech_layer: which of its layers' output is taken; the last by default.
-        workers: processes; each takes one clip at a time.
+        workers: processes; each takes one clip at a time, or for deepspeech some of like lengths.
     """
     kinds = check_kinds(features)
     clips = open_clips(data)
@@ -59,33 +69,60 @@ def add_features(
     with alone(data):
         record_models(data, made_with)
         with progress_bar() as bar:
-            task = bar.add_task("clips", total=len(clips))
-            for event in run_jobs(run_job, [Job(clip, kinds, models) for clip in clips], workers):
-                if failure := _enter(event, bar, task):
-                    failures[clips[event.job].name] = failure
-    for name, reason in failures.items():
+            missing = [clip for clip in clips if any(lacking([clip], kind) for kind in kinds)]
+            task = bar.add_task("clips", total=len(clips), completed=len(clips) - len(missing))
+            jobs = [Job(group, kinds, models) for group in groups(missing, kinds, workers)]
+            for event in run_jobs(run_job, jobs, workers):
+                failures |= _enter(event, jobs[event.job], bar, task)
+    for name, reason in sorted(failures.items()):
         log.warning("%s: no %s: %s", name, " or ".join(kinds), reason)
     if failures:
-        raise UserError(f"{data}: {len(failures)} of {len(clips)} clips failed ({', '.join(failures)})")
+        raise UserError(f"{data}: {len(failures)} of {len(clips)} clips failed ({', '.join(sorted(failures))})")
     log.info("%s: %d clips have %s", data, len(clips), ", ".join(kinds))
 
 
-def run_job(job: Job, report: Report) -> str | None:
-    """Runs in a worker. None, or why the clip cannot have the features."""
+def groups(clips: Sequence[Clip], kinds: Sequence[str], workers: int) -> list[tuple[Clip, ...]]:
+    """Clips that are heard in one pass: neighbours in length, the longest first, and something for every worker."""
+    most = min(BATCH_CLIPS, math.ceil(len(clips) / max(1, workers))) if set(kinds) & set(BATCHED) else 1
+    found: list[tuple[Clip, ...]] = []
+    for clip in sorted(clips, key=lambda clip: (-clip.frames, clip.name)):
+        last = found[-1] if found else ()
+        if last and len(last) < most and (len(last) + 1) * last[0].frames * STEPS_PER_FRAME <= BATCH_STEPS:
+            found[-1] = (*last, clip)
+        else:
+            found.append((clip,))
+    return found
+
+
+def run_job(job: Job, report: Report) -> dict[str, str]:
+    """Runs in a worker. Which clips cannot have the features, and why; one that cannot does not hold up the others."""
+    failures = {clip.name: reason for clip in job.clips if (reason := _unheard(clip))}
+    able = [clip for clip in job.clips if clip.name not in failures]
     try:
-        if str(job.clip.info().get("audio", "")).startswith("none"):
+        add_missing(able, job.kinds, job.models)
+    except (UserError, OSError) as error:
+        failures |= {clip.name: str(error) for clip in able}
+    return failures
+
+
+def _unheard(clip: Clip) -> str:
+    """Why a clip's sound cannot be used; empty where it can."""
+    try:
+        if str(clip.info().get("audio", "")).startswith("none"):
             return "its source had no sound, and silence has no speech features"
-        add_missing(job.clip, job.kinds, job.models)
-    except (UserError, OSError, EOFError) as error:
-        return str(error)
-    return None
+        clip.audio()
+    except (OSError, EOFError, ValueError, wave.Error) as error:
+        return f"{clip.folder}: its sound cannot be read ({error}); prepare the clip again"
+    return ""
 
 
-def _enter(event: Event, bar: Progress, task) -> str | None:
-    """Advance the bar where a clip is done; why it failed, if it did."""
+def _enter(event: Event, job: Job, bar: Progress, task) -> dict[str, str]:
+    """Advance the bar where a job is done; which clips failed, and why."""
     if event.kind not in ("done", "failed", "died"):
-        return None
-    bar.advance(task)
-    if event.kind == "died":
-        return f"its process died with exit code {event.value}"
-    return event.value if event.kind == "done" else event.value.strip().splitlines()[-1]
+        return {}
+    bar.advance(task, len(job.clips))
+    if event.kind == "done":
+        return event.value
+    died = f"its process died with exit code {event.value}"
+    reason = died if event.kind == "died" else event.value.strip().splitlines()[-1]
+    return {clip.name: reason for clip in job.clips}

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from difftalk_pl.data.arrays import map_array
 from difftalk_pl.data.audio import FPS, RATE, FeatureKind
 from difftalk_pl.data.video import FrameReader, write_video
 from difftalk_pl.errors import UserError
@@ -78,13 +79,20 @@ class Clip:
         """(T, 68, 2) float32, fractions of the frame's side. Not kept: a mapping holds a file open."""
         return open_array(self.folder / "landmarks.npy", frames=self.frames, rows_per_frame=1)
 
+    def features_file(self, kind: str) -> Path:
+        return self.folder / "features" / f"{kind}.npy"
+
     def features(self, kind: str) -> np.ndarray:
         """(2T, C) float32, steps of 20 ms."""
-        path = self.folder / "features" / f"{kind}.npy"
+        path = self.features_file(kind)
         if not path.exists():
-            remedy = self.info().get("features_remedy") or f"run prepare with --features {kind}, or add-features"
+            remedy = self.features_remedy() or f"run prepare with --features {kind}, or add-features"
             raise UserError(f"{path}: no such features; {remedy}")
         return open_array(path, frames=self.frames, rows_per_frame=2)
+
+    def features_remedy(self) -> str:
+        """How this clip can have features where the usual way will not do; empty where it will."""
+        return self.info().get("features_remedy", "") if (self.folder / "clip.json").exists() else ""
 
     def audio(self) -> np.ndarray:
         """(T * 640,) int16 at 16 kHz."""
@@ -108,12 +116,12 @@ class Clip:
 def open_array(path: Path, frames: int, rows_per_frame: int) -> np.ndarray:
     """Memory-map a `.npy` and hold its length against the clip's."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = map_array(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); remove its clip's folder and run prepare again") from error
-    if len(array) != frames * rows_per_frame:
+    if (rows := array.shape[0] if array.ndim else 0) != frames * rows_per_frame:
         raise UserError(
-            f"{path}: {len(array)} rows for {frames} frames, expected {frames * rows_per_frame}; prepare it again"
+            f"{path}: {rows} rows for {frames} frames, expected {frames * rows_per_frame}; prepare it again"
         )
     return array
 

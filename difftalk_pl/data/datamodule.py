@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from difftalk_pl.data.audio import AROUND
 from difftalk_pl.data.clips import Clip, open_clips, read_dataset
-from difftalk_pl.data.features import FeatureModel, known_kinds, read_record
+from difftalk_pl.data.features import FeatureModel, check_features, known_kinds, read_record
 from difftalk_pl.data.latent_cache import LatentCache
 from difftalk_pl.data.masks import MaskName, MaskPolicy
 from difftalk_pl.data.sampler import ShardSampler, WindowSampler
@@ -167,8 +167,9 @@ class HDTFDataModule(L.LightningDataModule):
 
     @property
     def audio_channels(self) -> int:
-        """Numbers a step of the features, as the first clip's file has them."""
-        return open_clips(self.root)[0].features(self.features).shape[1]
+        """Numbers a step of the features, as the first clip's file has them; of those that are open, if any are."""
+        clip, *_ = next((windows.clips for windows in self.windows.values()), None) or open_clips(self.root)
+        return clip.features(self.features).shape[1]
 
     @property
     def feature_model(self) -> FeatureModel | None:
@@ -176,7 +177,7 @@ class HDTFDataModule(L.LightningDataModule):
         return read_record(self.root).get(self.features)
 
     def setup(self, stage: str) -> None:
-        """Divide the clips and open the Datasets; reads clips.csv, no frame."""
+        """Divide the clips, open the Datasets and see that they have their features; reads clips.csv, no frame."""
         clips = open_clips(self.root)
         sides = self.split.apply(clips)
         used = {clip.name for side in sides.values() for clip in side}
@@ -192,6 +193,8 @@ class HDTFDataModule(L.LightningDataModule):
         if stage in ("test", "predict"):
             parts = EVALUATION if stage == "test" else GENERATION
             self._open("test", sides["test"], FRAME if self.contents == "frames" else parts)
+        heard = [clip for windows in self.windows.values() if windows.features for clip in windows.clips]
+        check_features(self.root, heard, self.features)
 
     def _training_parts(self) -> Sequence[Part]:
         return {"frames": FRAME, "latents": TRAINING, "images": TRAINING_ON_IMAGES}[self.contents]

@@ -6,11 +6,13 @@ A dataset holds one file a kind and clip, so one model must make a kind for all 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,8 +26,19 @@ LEARNED = {  # kind -> the module whose `open_kind` makes it
     "hubert": "difftalk_pl.data.speech_models",
 }
 OPTIONS = {"deepspeech": "deepspeech", "wav2vec2": "speech_model", "hubert": "speech_model"}  # of SpeechModels
+BATCHED = ("deepspeech",)  # kinds that hear several sounds in one pass
 RECORD = "features.json"
 SHOWN = 12  # hexadecimal digits of a hash in messages
+NAMED = 12  # clips in messages
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """A kind that hears several sounds in one pass, for less than one after the other."""
+
+    def batch(self, sounds: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(N,) int16 at 16 kHz each -> (2T, C) float32 each, as if each were alone."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -130,16 +143,55 @@ def record_models(root: Path, models: dict[str, FeatureModel]) -> None:
         write_json(root / RECORD, {kind: asdict(model) for kind, model in sorted({**record, **changed}.items())})
 
 
-def add_missing(clip: Clip, kinds: Sequence[str], models: SpeechModels) -> int:
-    """Compute the kinds that a prepared clip lacks from its sound; each file appears whole. Says how many."""
-    missing = [kind for kind in kinds if not (clip.folder / "features" / f"{kind}.npy").exists()]
-    for kind in missing:
-        path = clip.folder / "features" / f"{kind}.npy"
-        path.parent.mkdir(exist_ok=True)
-        aside = path.with_name(f".{kind}.tmp.npy")
-        np.save(aside, open_features(kind, models)(clip.audio()).astype(np.float32))
-        aside.replace(path)
-    return len(missing)
+def lacking(clips: Iterable[Clip], kind: str) -> list[Clip]:
+    """The clips without a file of a kind; none is opened."""
+    return [clip for clip in clips if not clip.features_file(kind).exists()]
+
+
+def check_features(root: Path, clips: Sequence[Clip], kind: str) -> None:
+    """Name the clips without a kind before work starts, with what helps each of them. Opens no array.
+
+    Raises:
+        UserError: some clips have no such features.
+    """
+    if not (missing := lacking(clips, kind)):
+        return
+    option = f" --{OPTIONS[kind].replace('_', '-')} …" if kind in OPTIONS else ""
+    usual = f"run add-features --data {root} --features {kind}{option}"
+    named = defaultdict[str, list[str]](list)
+    for clip in missing:
+        named[clip.features_remedy() or usual].append(clip.name)
+    told = "; ".join(f"{_some(names)}: {remedy}" for remedy, names in named.items())
+    raise UserError(f"{root}: {len(missing)} of {len(clips)} clips have no {kind} features; {told}")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def add_missing(clips: Sequence[Clip], kinds: Sequence[str], models: SpeechModels) -> int:
+    """Compute the kinds that prepared clips lack from their sounds; each file appears whole. Says how many.
+
+    A kind that can hears all of them in one pass, so they should be few and of like lengths.
+    """
+    number = 0
+    for kind in kinds:
+        if not (missing := lacking(clips, kind)):
+            continue
+        features, sounds = open_features(kind, models), (clip.audio() for clip in missing)
+        made = features.batch(list(sounds)) if isinstance(features, Batched) else map(features, sounds)
+        for clip, steps in zip(missing, made, strict=True):
+            _save(clip.features_file(kind), steps)
+        number += len(missing)
+    return number
+
+
+def _save(path: Path, steps: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_name(f".{path.stem}.tmp.npy")
+    np.save(aside, steps.astype(np.float32))
+    aside.replace(path)
 
 
 def sha256(path: Path) -> str:

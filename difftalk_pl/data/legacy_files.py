@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from difftalk_pl.data.arrays import map_array
 from difftalk_pl.data.framing import Crop, check_face
+from difftalk_pl.data.legacy_audio import SHAPE
 from difftalk_pl.data.source import cut_frame, to_fractions
 from difftalk_pl.errors import UserError
 
@@ -71,15 +73,18 @@ def read_landmarks(path: Path) -> np.ndarray:
 
 
 def read_windows(path: Path) -> np.ndarray:
-    """A file of audio_smooth as float32; (8, 16, 29) if it is what it should be.
+    """A file of audio_smooth as float32; (8, 16, 29) if it is what it should be. Another shape is not even read.
 
     Raises:
         UserError: damaged, holds objects, or not finite.
     """
     try:
-        windows = np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-    except (OSError, ValueError, TypeError, EOFError) as error:
+        mapped = map_array(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{_short(path)} cannot be read ({error}); write it anew") from error
+    if mapped.shape != SHAPE:
+        return mapped
+    windows = np.array(mapped, dtype=np.float32)
     if not np.isfinite(windows).all():
         raise UserError(f"{_short(path)} holds numbers that are not finite; write it anew")
     return windows

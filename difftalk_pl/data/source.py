@@ -147,7 +147,7 @@ def finished_clip(job: Job, identity: dict[str, Any]) -> Clip | None:
     info = clip.info()
     if (info.get("source", {}).get("sha256"), info.get("settings")) != (identity["sha256"], identity["settings"]):
         return None
-    add_missing(clip, job.features, job.models)
+    add_missing([clip], job.features, job.models)
     return Clip(job.root, job.name, info["frames"])
 
 

@@ -119,7 +119,8 @@ class CodebookKeeper(nn.Module):
     def revive(self, codes: Tensor, use: CodeUse, cells: Tensor, step: int) -> Tensor:
         """Put dead codes (codes, C), in place, on cells of the batch (N, C), drawn from (seed, step).
 
-        No two take the same cell while there are enough. Returns how many were dead, a number on the device.
+        No two take the same cell while there are enough. Returns how many were dead, a number on the device. How many
+        that is nobody asks before: numbers of as many cells as there are codes go to the device.
         """
         dead = torch.zeros(len(codes), dtype=torch.bool, device=codes.device)
         share = use.counts.mean()
@@ -127,8 +128,9 @@ class CodebookKeeper(nn.Module):
             dead |= self.idle >= self.settings.revive_after
         if self.usage is not None and self.settings.revive_below > 0:
             dead |= self.usage < self.settings.revive_below * share
-        drawn = torch.randperm(len(cells), generator=step_generator(self.settings.seed, step)).to(cells.device)
-        chosen = cells.float()[drawn[(dead.cumsum(0) - 1) % len(cells)]]
+        drawn = torch.randperm(len(cells), generator=step_generator(self.settings.seed, step))[: len(codes)]
+        drawn = drawn.to(cells.device, non_blocking=True)
+        chosen = cells[drawn[(dead.cumsum(0) - 1) % len(drawn)]].float()
         codes.copy_(torch.where(dead[:, None], chosen, codes))
         if self.usage is not None:
             self.usage.copy_(torch.where(dead, share, self.usage))

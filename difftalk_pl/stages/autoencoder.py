@@ -20,6 +20,7 @@ from difftalk_pl.stages.codebook import CodebookTraining
 from difftalk_pl.stages.guard import StepGuard, buffers_restored, gradient_norm
 from difftalk_pl.stages.optimisation import Decay, learning_rate_factor, total_steps
 from difftalk_pl.stages.perceptual import Perceptual, PerceptualDistance
+from difftalk_pl.stages.strict import refuse_without_optimizer
 from difftalk_pl.stages.weights import entry, load_into, plain, read_weights, weights_hash
 
 
@@ -116,9 +117,8 @@ class AutoencoderPretraining(L.LightningModule):
             raise UserError(
                 f"trainer.precision {precision}: weights of 16 bits lose the small steps of stage 1; use bf16-mixed"
             )
-        if stage == "fit" and self.perceptual.network is not None:
-            option = "model.init_args.perceptual.weights"
-            self.distance = PerceptualDistance(self.perceptual.network, self.perceptual.weights, option).to(self.device)
+        if stage == "fit" and (distance := self.perceptual.distance("model.init_args.perceptual.weights")) is not None:
+            self.distance = distance.to(self.device)
 
     @property
     def quantising(self) -> bool:
@@ -232,6 +232,7 @@ class AutoencoderPretraining(L.LightningModule):
         checkpoint["difftalk_pl"]["trained_on"] = self.trainer.datamodule.identities("train")  # type: ignore[attr-defined]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        refuse_without_optimizer(checkpoint, self.trainer)
         self.trained_on = checkpoint.get("difftalk_pl", {}).get("trained_on")
         self.codebook.adopt(checkpoint["state_dict"])
 

@@ -5,18 +5,23 @@ from collections.abc import MutableMapping
 import torch
 from torch import Tensor, nn
 
+from difftalk_pl.errors import UserError
 from difftalk_pl.models.autoencoder import Autoencoder, Reconstruction
 from difftalk_pl.models.codebook import Codebook, CodebookKeeper, code_use, codebook_statistics, step_generator
 from difftalk_pl.stages.ranks import gathered, same_as_first, summed
 
 PREFIX = "codebook."  # of its buffers in a checkpoint
+VECTORS_PER_CODE = 10  # in advice: k-means wants several
 OLD_NAMES = {"warmup_cells": PREFIX + "cells"}
 
 
 class CodebookTraining(nn.Module):
     """Sees every batch after the optimizer's step. What it learns is that of one process with the batches of all.
 
-    Nothing here waits for the device but `start`, once, and `statistics`, once an epoch.
+    Only the end of the warm-up and `statistics`, once an epoch, read numbers back from the device. To it go numbers of
+    drawn cells: in a batch of the warm-up those that k-means is to see, with revival as many as there are codes.
+
+    Raises UserError where the warm-up would collect fewer vectors than there are codes.
     """
 
     counts: Tensor
@@ -26,10 +31,25 @@ class CodebookTraining(nn.Module):
     def __init__(self, settings: Codebook, codes: int, channels: int) -> None:
         super().__init__()
         self.settings = settings
+        self._refuse_few_vectors(codes)
         self.keeper = CodebookKeeper(settings, codes, channels)
         self.register_buffer("counts", torch.zeros(codes, dtype=torch.long), persistent=False)
         self.register_buffer("revived", torch.zeros((), dtype=torch.long), persistent=False)
         self.register_buffer("cells", torch.zeros(settings.vectors if settings.warmup else 0, channels))
+
+    def _refuse_few_vectors(self, codes: int) -> None:
+        settings = self.settings
+        collected = min(self._per_batch * (settings.warmup - settings.warmup // 2), settings.vectors)
+        if settings.warmup and collected < codes:
+            raise UserError(
+                f"codebook.vectors {settings.vectors}: a warm-up of {settings.warmup} batches collects {collected} for "
+                f"{codes} codes; give more, such as {VECTORS_PER_CODE * codes}"
+            )
+
+    @property
+    def _per_batch(self) -> int:
+        """How many cells k-means sees of each batch in the second half of the warm-up."""
+        return max(self.settings.vectors // max(self.settings.warmup - self.settings.warmup // 2, 1), 1)
 
     def prepare(self, autoencoder: Autoencoder) -> None:
         """With moving means no gradient reaches the codes: the loss is the same number, and pulls the encoder only."""
@@ -52,19 +72,24 @@ class CodebookTraining(nn.Module):
 
     def _collect(self, cells: Tensor, batch: int) -> None:
         """Cells of z, (N, C), from the second half of the warm-up. A buffer, so that a resumed run still has them."""
-        half = self.settings.warmup // 2
-        per_batch = max(self.settings.vectors // max(self.settings.warmup - half, 1), 1)
-        start = (batch - half) * per_batch
+        per_batch = self._per_batch
+        start = (batch - self.settings.warmup // 2) * per_batch
         if start >= 0:
             cells = gathered(cells)
             drawn = torch.randperm(len(cells), generator=step_generator(self.settings.seed, batch))[:per_batch]
             room = self.cells[start : start + per_batch]
-            room[: len(drawn)] = cells[drawn.to(cells.device)][: len(room)]
+            room[: len(drawn)] = cells[drawn.to(cells.device, non_blocking=True)][: len(room)]
 
     def _start(self, autoencoder: Autoencoder) -> None:
-        """End of the warm-up: latents to unit variance, k-means as codebook."""
+        """End of the warm-up: latents to unit variance, k-means as codebook. Raises UserError with too few cells."""
         cells = self.cells[self.cells.abs().sum(1) > 0]
-        autoencoder.initialise_codebook(autoencoder.normalise_latents(cells), self.settings.seed)
+        try:
+            autoencoder.initialise_codebook(autoencoder.normalise_latents(cells), self.settings.seed)
+        except ValueError as error:
+            raise UserError(
+                f"codebook.warmup {self.settings.warmup}: it ends without a codebook: {error}, larger batches or a "
+                "longer warm-up"
+            ) from error
         same_as_first(parameter.data for parameter in autoencoder.parameters())  # processors may differ in the last bit
 
     def statistics(self) -> dict[str, float]:

@@ -22,6 +22,7 @@ from difftalk_pl.stages.generation import Generator, SamplerConfig, composite
 from difftalk_pl.stages.guard import StepGuard, gradient_norm
 from difftalk_pl.stages.latents import LatentCodec
 from difftalk_pl.stages.optimisation import Decay, learning_rate_factor, total_steps
+from difftalk_pl.stages.strict import refuse_without_optimizer
 from difftalk_pl.stages.weights import DataContract, Weights, entry, load_into, plain, read_weights, weights_hash
 
 
@@ -198,6 +199,7 @@ class DiffusionTraining(L.LightningModule):
             raise UserError(
                 f"the checkpoint is of {content.get('stage', 'another program')}, expected diffusion (stage 2)"
             )
+        refuse_without_optimizer(checkpoint, self.trainer)
         self.trained_on = content.get("trained_on")
         codec = Weights("autoencoder", content["codec"]["config"], content["codec"]["state"]).hash
         if codec != self.codec.hash:

@@ -1,10 +1,13 @@
 """The Hugging Face hub: the card that it shows of a folder, and folders from there."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from difftalk_pl.errors import UserError
+
+log = logging.getLogger(__name__)
 
 FILES = ["*.json", "*.safetensors"]  # all that is read of a repository
 
@@ -13,6 +16,7 @@ COMMANDS = {
     "autoencoder": "python -m difftalk_pl cache-latents --data DATA --autoencoder FOLDER",
     "diffusion": "python -m difftalk_pl animate --checkpoint FOLDER --video person.mp4 --audio speech.wav --out o.mp4",
 }
+MARK = "library_name: difftalk_pl"
 CARD = """---
 library_name: difftalk_pl
 tags:
@@ -65,6 +69,15 @@ def model_card(stage: str, config: Mapping[str, Any], parameters: Mapping[str, i
         command=COMMANDS[stage],
         network="difftalk" if stage == "diffusion" else "autoencoder",
     )
+
+
+def write_card(folder: Path, card: str) -> None:
+    """As the folder's README.md, in the place of an older card; a README that somebody wrote is kept."""
+    readme = folder / "README.md"
+    if readme.exists() and MARK not in readme.read_text(encoding="utf-8", errors="replace"):
+        log.info("%s: is no model card, and is kept as it is", readme)
+    else:
+        readme.write_text(card, encoding="utf-8")
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -4,6 +4,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.perceptual import LPIPS, Network, published_state
 from difftalk_pl.pretrained import file_hash, find_backbone, read_lpips_heads, read_tensors
+
+NULLS = ("None", "null")
 
 
 @dataclass
@@ -24,9 +27,20 @@ class Perceptual:
         weight: of the distance beside the mean absolute error.
     """
 
-    network: Network | None = None
+    network: Network | Literal["None"] | None = None
     weights: Path | None = None
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """A null on the command line comes as a word, because jsonargparse hands it on as text to what is nested."""
+        self.network = None if self.network == "None" else self.network
+        self.weights = None if str(self.weights) in NULLS else self.weights
+
+    def distance(self, option: str) -> "PerceptualDistance | None":
+        """The network with its file; `option` as for `PerceptualDistance`."""
+        if self.network is None or self.network == "None":
+            return None
+        return PerceptualDistance(self.network, self.weights, option)
 
 
 class PerceptualDistance:
@@ -86,6 +100,7 @@ def _misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str
             for name in both
             if state[name].shape != expected[name].shape
         ],
+        "not finite": [name for name in both if not state[name].isfinite().all()],
     }
     return ", ".join(
         f"{kind} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")

@@ -4,7 +4,7 @@ The converters of diffusers do the renaming. They pass over whatever they do not
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
@@ -29,8 +29,15 @@ ENCODERS = {  # published module -> module of DiffTalk
     "cond_stage_model_for_audio_smooth.": "conditioning.smoothing.",
     "cond_stage_model_for_ldm.": "conditioning.landmarks.",
 }
+COUNTERS = {AVERAGE + "decay", AVERAGE + "num_updates"}  # of the averaging
+BUFFERS = {  # of the noise schedule, and the scale of latents
+    *("betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"),
+    *("log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod"),
+    *("posterior_variance", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2"),
+    *("lvlb_weights", "logvar", "scale_factor"),
+}
 HEAD_WIDTH = 32  # as released; no tensor's shape shows it
-SCHEDULE_TOLERANCE = 1e-5  # relative; the buffers are 32 bit floats
+SCHEDULE_TOLERANCE = 1e-5  # relative; more where the buffers are stored as 16 bit floats
 LEVEL_ATTENTION = re.compile(r"(encoder\.down|decoder\.up)\.(\d+)\.attn\.(\d+)\.(norm|q|k|v|proj_out)\.(weight|bias)")
 ATTENTION_NAMES = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 
@@ -40,15 +47,27 @@ def below(state: State, prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
-def averaged(state: State, own: State) -> dict[str, Tensor]:
+def averaged(state: State, own: State, beside: Iterable[str] = ()) -> dict[str, Tensor]:
     """The moving averages of the tensors `own`, which the published code keeps under their names without dots.
 
-    own: named from the module that was averaged. Raises UserError where some have no average.
+    Args:
+        own: named from the module that was averaged.
+        beside: names of what else may be averaged, and is not needed.
+
+    Raises:
+        UserError: some have no average, or there are averages of nothing.
     """
-    names = {name: AVERAGE + name.replace(".", "") for name in own}
+    names = {name: _average(name) for name in own}
     if missing := [name for name, average in names.items() if average not in state]:
         raise UserError(f"{len(missing)} weights have no average: {listed(missing)}; --raw takes the last ones")
+    known = {*names.values(), *map(_average, beside), *COUNTERS}
+    if left := [name for name in state if name.startswith(AVERAGE) and name not in known]:
+        raise UserError(f"{len(left)} averages of weights that are not there: {listed(left)}; --raw takes none")
     return {name: state[average] for name, average in names.items()}
+
+
+def _average(name: str) -> str:
+    return AVERAGE + name.replace(".", "")
 
 
 def autoencoder_config(state: State) -> AutoencoderConfig:
@@ -92,14 +111,14 @@ def _level_attention_name(name: str, levels: int) -> str:
 
 
 def _as_linear(weight: Tensor) -> Tensor:
-    """A 1 x 1 convolution as the linear layer that it is."""
-    return rearrange(weight, "o i 1 1 -> o i") if weight.ndim == 4 else weight
+    """A 1 x 1 convolution as the linear layer that it is; another shape stays, to be refused by its name."""
+    return rearrange(weight, "o i 1 1 -> o i") if weight.shape[2:] == (1, 1) else weight
 
 
 def denoiser_config(state: State, head_width: int = HEAD_WIDTH) -> DenoiserConfig:
     """Sizes of a published denoiser, named from `input_blocks`.
 
-    head_width: channels of an attention head; any number loads, and a wrong one computes something else.
+    head_width: channels of an attention head, 1 or more; any divisor loads, and a wrong one computes something else.
     """
     inputs = len({name.split(".")[1] for name in state if name.startswith("input_blocks.")})
     levels = 1 + sum(name.endswith(".0.op.weight") for name in state)
@@ -149,28 +168,55 @@ def convert_conditioning(state: State) -> dict[str, Tensor]:
 
 
 def noise_schedule(state: State) -> NoiseSchedule:
-    """The schedule whose betas the checkpoint carries; the released one where it carries none.
+    """The schedule whose betas the checkpoint carries; the released one where it carries none, or that one rounded.
 
     Raises UserError where they belong to no schedule that is built here.
     """
     if "betas" not in state:
         return NoiseSchedule()
-    betas = state["betas"].double()
+    betas = _row(state, "betas")
+    left = _row(state, "alphas_cumprod") if "alphas_cumprod" in state else None
     start, end = (float(f"{beta:.6g}") for beta in (betas[0].item(), betas[-1].item()))
-    for kind in ("scaled_linear", "linear"):
-        schedule = NoiseSchedule(len(betas), start, end, kind)  # type: ignore[arg-type]
-        if _close(schedule.betas, betas) and _close(schedule.alphas_cumprod, state.get("alphas_cumprod")):
-            return schedule
+    released = NoiseSchedule()
+    if released.steps == len(betas) and _agrees(released, betas, left):
+        return released
+    if 0 < start <= end < 1:
+        for kind in ("scaled_linear", "linear"):
+            schedule = NoiseSchedule(len(betas), start, end, kind)  # type: ignore[arg-type]
+            if _agrees(schedule, betas, left):
+                return schedule
     raise UserError(
         f"its {len(betas)} betas, from {start:g} to {end:g}, are neither a line nor the square of one, "
         "and no other noise schedule is built here"
     )
 
 
-def _close(ours: Tensor, theirs: Tensor | None) -> bool:
-    if theirs is None:
-        return True
-    return ours.shape == theirs.shape and torch.allclose(ours, theirs.double(), rtol=SCHEDULE_TOLERANCE, atol=0)
+def _row(state: State, name: str) -> Tensor:
+    """A buffer of the schedule, (steps,)."""
+    value = state[name]
+    if value.ndim != 1 or len(value) == 0 or not value.is_floating_point():
+        raise UserError(f"{name} has the shape {tuple(value.shape)} and {value.dtype}: a row of floats is expected")
+    return value
+
+
+def _agrees(schedule: NoiseSchedule, betas: Tensor, left: Tensor | None) -> bool:
+    """Whether these are the schedule's numbers, as well as their floats can tell.
+
+    What is left of the signal is a product over all steps, so that there the rounding of the first and last beta, which
+    a schedule may have been read off, adds up.
+    """
+    adds_up = 1 + (schedule.betas / (1 - schedule.betas)).sum().item()
+    return _close(schedule.betas, betas, betas.dtype) and (
+        left is None or _close(schedule.alphas_cumprod, left, betas.dtype, adds_up)
+    )
+
+
+def _close(ours: Tensor, theirs: Tensor, rounded: torch.dtype, times: float = 1.0) -> bool:
+    """rounded: to which floats, where the numbers were read off; times: by how much that may have grown."""
+    spacing = max(torch.finfo(kind).eps for kind in (rounded, theirs.dtype))
+    relative = max(SCHEDULE_TOLERANCE, spacing * times)
+    smallest = torch.finfo(theirs.dtype).smallest_normal * torch.finfo(theirs.dtype).eps
+    return ours.shape == theirs.shape and torch.allclose(ours, theirs.double(), rtol=relative, atol=smallest)
 
 
 def _convert(convert: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -178,6 +224,8 @@ def _convert(convert: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         return {name: value for name, value in convert().items() if value is not None}
     except KeyError as error:
         raise UserError(f"incomplete: {error.args[0]} is missing") from error
+    except (IndexError, ValueError, RuntimeError) as error:
+        raise UserError(f"its tensors are not named or shaped as those of this network ({error})") from error
 
 
 def _refuse_leftovers(state: State, converted: State) -> None:

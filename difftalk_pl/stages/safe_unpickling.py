@@ -45,6 +45,7 @@ STAND_INS = re.compile(
 )
 PYTHON_2 = {"__builtin__": "builtins"}  # pickles of protocol 2 still use its names, whatever wrote them
 PYTHON_2_NAMES = {"builtins.long": "builtins.int", "builtins.unicode": "builtins.str"}
+RECORD_LIMIT = 512 * 2**20  # bytes of an archive's pickle: names and sizes, no tensors; some kilobytes as a rule
 LEGACY_PICKLES = 5  # number, protocol, system, content, keys of storages: then come the storages themselves
 SHOWN = 12  # names listed in one message
 BLOCKED = re.compile(r"GLOBAL (\S+)")
@@ -55,6 +56,10 @@ STARTS = {
     b"<html": "a web page, not the file behind it: download it again",
     b"\x80": "a pickle, but none that torch.save wrote, or one that is cut short",
 }
+
+
+class _Refused(ValueError):
+    """What is wrong with a file that is otherwise one of torch.save."""
 
 
 class _Inert:
@@ -88,6 +93,8 @@ def read_file(path: Path) -> Any:
         return _read_safetensors(path)
     try:
         names = set().union(*map(_names, _pickles(path)))
+    except _Refused as error:
+        raise UserError(f"{path}: not a readable checkpoint: {error}; nothing of it was run") from error
     except Exception as error:  # bytes that are no pickle raise whatever they hit upon
         raise UserError(f"{path}: not a readable checkpoint: it is {describe(path)}") from error
     if foreign := sorted(name for name in names if not _harmless(name)):
@@ -110,7 +117,7 @@ def _load(path: Path, names: set[str]) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))
     except Exception as error:  # a pickle that is made to be malformed can raise anything
         named = BLOCKED.search(str(error))
-        cause = f"it refers to {named[1]}" if named else (str(error).splitlines() or [type(error).__name__])[0]
+        cause = f"it refers to {named[1]}" if named else f"it is {describe(path)}"  # torch would advise to run it
         raise UserError(f"{path}: not a readable checkpoint: {cause}, and nothing of it was run") from error
 
 
@@ -132,11 +139,22 @@ def _pickles(path: Path) -> Iterator[IO[bytes]]:
             (record,) = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
             if record.replace("data.pkl", "constants.pkl") in archive.namelist():
                 raise ValueError("TorchScript")
+            _refuse_compressed(archive, record)
             yield BytesIO(archive.read(record))
         return
     with path.open("rb") as file:
         for _ in range(LEGACY_PICKLES):
             yield file
+
+
+def _refuse_compressed(archive: zipfile.ZipFile, record: str) -> None:
+    """torch.save compresses nothing, so that what is read is never more than the file's own size."""
+    if packed := [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]:
+        raise _Refused(
+            f"compressed records, which torch.save never writes ({listed(packed)}): it was packed again; save it again"
+        )
+    if (size := archive.getinfo(record).file_size) > RECORD_LIMIT:
+        raise _Refused(f"its {record} has {size:,} bytes, more than the {RECORD_LIMIT:,} that are read")
 
 
 def _names(pickled: IO[bytes]) -> set[str]:
@@ -147,7 +165,9 @@ def _names(pickled: IO[bytes]) -> set[str]:
             module, _, name = str(argument).partition(" ")
             full = f"{PYTHON_2.get(module, module)}.{name}"
             found.add(PYTHON_2_NAMES.get(full, full))
-        elif opcode.name == "STACK_GLOBAL" or opcode.name.startswith("EXT"):
+        elif opcode.name == "STACK_GLOBAL":
+            raise _Refused("it was written with pickle protocol 4 or newer; save it again with torch.save's default")
+        elif opcode.name.startswith("EXT"):
             raise pickle.UnpicklingError("refers to names that only running it would show")
     return found
 

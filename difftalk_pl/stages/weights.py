@@ -23,12 +23,15 @@ from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
 from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.sampling import NoiseSchedule
-from difftalk_pl.stages.hub import download, model_card
+from difftalk_pl.stages.hub import download, model_card, write_card
 from difftalk_pl.stages.safe_unpickling import read_file
 from difftalk_pl.stages.strict import load_into, refuse_misfits
+from difftalk_pl.stages.targets import refuse_foreign_folder
 
 FORMAT = 1
 ENTRY = "difftalk_pl"
+MODEL_FILE = "model.safetensors"
+INSIDE = "autoencoder"  # the first stage, in the folder of a diffusion model
 PREFIXES = {"autoencoder": "autoencoder.", "diffusion": "difftalk."}  # of the networks in Lightning's modules
 Stage = Literal["autoencoder", "diffusion"]
 
@@ -88,10 +91,15 @@ class Weights:
         return read_weights(download(str(name), revision))
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
-        """Write a folder that `from_pretrained` and every command read, with a model card; half: as 16 bit floats."""
+        """Write a folder that `from_pretrained` and every command read, with a model card; half: as 16 bit floats.
+
+        Raises UserError for a folder with anything else in it than such a model.
+        """
+        refuse_foreign_folder(Path(folder))
+        if self.codec is not None:
+            refuse_foreign_folder(Path(folder) / INSIDE)
         write_folder(self, Path(folder), half)
-        text = model_card(self.stage, self.config, self.parameters, self.hash, self.origin)
-        (Path(folder) / "README.md").write_text(text, encoding="utf-8")
+        write_card(Path(folder), model_card(self.stage, self.config, self.parameters, self.hash, self.origin))
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -155,11 +163,17 @@ class Weights:
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """12 hexadecimal digits of the SHA-256 of all tensors: the same for a checkpoint and the folder made from it."""
+    """12 hexadecimal digits of the SHA-256 of all tensors: the same for a checkpoint and the folder made from it.
+
+    It covers names and numbers of the tensors and nothing else: weights whose configurations differ in what no tensor
+    shows, such as heads, schedule, features, mask or size of the frames, share it. For an autoencoder, whose latents
+    are cached under it, the tensors tell all but its group norms.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+        value = state[name].detach().cpu().contiguous()
+        digest.update((value.float() if value.dtype == torch.bfloat16 else value).numpy().tobytes())  # numpy has none
     return digest.hexdigest()[:12]
 
 
@@ -204,17 +218,17 @@ def _read_checkpoint(path: Path) -> Weights:
 
 def _read_folder(path: Path) -> Weights:
     config = path / "config.json"
-    if not config.exists() or not (path / "model.safetensors").exists():
+    if not config.exists() or not (path / MODEL_FILE).exists():
         raise UserError(
             f"{path}: not a model folder, config.json or model.safetensors is missing; make one with export"
         )
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
-        state = load_file(path / "model.safetensors")
+        state = load_file(path / MODEL_FILE)
     except (ValueError, OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable model folder ({error}); make it again with export") from error
     _check_format(config, content)
-    codec = _read_folder(path / "autoencoder") if content["stage"] == "diffusion" else None
+    codec = _read_folder(path / INSIDE) if content["stage"] == "diffusion" else None
     weights = Weights(content["stage"], content["config"], _as_floats(state), codec, path, content.get("origin", ""))
     if weights.hash != content["hash"]:
         raise UserError(f"{path}: model.safetensors is not the one that config.json was written with; export it again")
@@ -232,17 +246,17 @@ def write_folder(weights: Weights, path: Path, half: bool = False) -> None:
     stored = {name: value.contiguous() for name, value in weights.state.items()}
     if half:
         stored = {name: value.half() if value.is_floating_point() else value for name, value in stored.items()}
-    aside = path / ".model.safetensors.tmp"  # the weights may be those that lie there
+    aside = path / f".{MODEL_FILE}.tmp"  # the weights may be those that lie there
     save_file(stored, aside)
     aside.chmod(0o644)  # it comes readable for its writer alone
-    os.replace(aside, path / "model.safetensors")
+    os.replace(aside, path / MODEL_FILE)
     digest = weights_hash(_as_floats(stored))
     content = {"format": FORMAT, "stage": weights.stage, "config": weights.config, "hash": digest}
     if weights.origin:
         content["origin"] = weights.origin
     (path / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if weights.codec is not None:
-        write_folder(weights.codec, path / "autoencoder", half)
+        write_folder(weights.codec, path / INSIDE, half)
 
 
 def write_checkpoint(weights: Weights, path: Path) -> None:

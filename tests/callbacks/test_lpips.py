@@ -3,15 +3,18 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import wandb
 from torchmetrics.functional.image import lpips as theirs
 
 from difftalk_pl import pretrained
+from difftalk_pl.__main__ import main
 from difftalk_pl.callbacks import evaluation
 from difftalk_pl.errors import UserError
 from difftalk_pl.pretrained import file_hash
@@ -103,6 +106,32 @@ def test_a_file_that_was_named_has_to_be_there(runner):
     with pytest.raises(UserError, match=r"mine\.pth: no weights of squeeze.*lpips_weights"):
         runner("test", "autoencoder", "vq", over(lpips="squeeze", lpips_weights=str(runner.folder / "mine.pth")))
     assert not (runner.folder / "vq" / "results.json").exists()
+
+
+def test_an_evaluation_that_is_added_replaces_the_one_in_the_defaults(runner, monkeypatch, warnings):
+    monkeypatch.setenv("TORCH_HOME", str(runner.folder / "nothing"))
+    weights = write_backbone(runner.folder / "mine.pth")
+    runner("fit", "autoencoder", "vq")
+    added = {"class_path": EVALUATION, "init_args": {"lpips": "squeeze", "lpips_weights": str(weights), "sheets": 0}}
+    cli = runner("test", "autoencoder", "vq", {"data": {"test_frames": 6}, "trainer": {"callbacks+": [added]}})
+    first, last = (callback for callback in cli.trainer.callbacks if isinstance(callback, evaluation.Evaluation))
+    assert not warnings and not first.scores and first.distance is None and last.sheets == 0
+    content = results(runner)
+    assert content["protocol"]["lpips"]["file"] == "mine.pth" and content["methods"]["codec"]["overall"]["lpips"] > 0
+    assert not list((runner.folder / "vq" / "samples").glob("test_*"))
+
+
+def test_the_warning_names_options_that_measure_with_a_file_of_ones_own(runner, monkeypatch, warnings):
+    monkeypatch.setenv("TORCH_HOME", str(runner.folder / "nothing"))
+    weights = write_backbone(runner.folder / "mine.pth", "alex")
+    runner("fit", "autoencoder", "vq")
+    runner("test", "autoencoder", "vq", {"data": {"test_frames": 6}})
+    (options,) = re.findall("`(--.*)`", warnings[0])
+    config = runner.config("autoencoder", "vq", {"data": {"test_frames": 6}})
+    assert main(["test", "-c", str(config), *options.replace("FILE", str(weights)).split()]) == 0
+    wandb.finish()
+    assert results(runner)["protocol"]["lpips"]["file"] == "mine.pth"
+    assert results(runner)["methods"]["codec"]["overall"]["lpips"] > 0 and len(warnings) == 1
 
 
 @pytest.mark.ddp

@@ -7,8 +7,9 @@ import pytest
 import torch
 from python_speech_features import mfcc
 
+from difftalk_pl.data import deepspeech as module
 from difftalk_pl.data.audio import audio_windows
-from difftalk_pl.data.deepspeech import CELL, DeepSpeech, deepspeech_input, load_deepspeech, open_kind
+from difftalk_pl.data.deepspeech import CELL, DeepSpeech, coefficients, deepspeech_input, load_deepspeech, open_kind
 from difftalk_pl.data.features import SpeechModels, open_features
 from difftalk_pl.errors import UserError
 from tests.frozen import constants, deepspeech, deepspeech_constants, node, write_deepspeech
@@ -43,6 +44,15 @@ def test_the_input_is_the_published_one_at_some_steps():
     np.testing.assert_allclose(deepspeech_input(golden["audio_int16"])[golden["steps"]], golden["input"], atol=1e-5)
 
 
+@pytest.mark.parametrize("samples", [300, 400, 401, 1120, 4800, 4801, 5040, 48321])
+def test_the_input_of_a_long_sound_is_made_in_pieces(monkeypatch, samples):
+    """The coefficients of the whole, but for the rounding of products of other sizes."""
+    sound = np.random.default_rng(6).integers(-9000, 9000, samples).astype(np.int16)
+    for frames in (1, 2, 7, 30):
+        monkeypatch.setattr(module, "PIECE", frames)
+        np.testing.assert_allclose(coefficients(sound), mfcc(sound, 16000, numcep=26), rtol=0, atol=1e-11)
+
+
 def test_the_input_lays_19_steps_side_by_side():
     sound = np.random.default_rng(0).integers(-9000, 9000, 40 * 640).astype(np.int16)
     kept = np.concatenate([np.zeros((9, 26)), mfcc(sound, 16000, numcep=26)[::2], np.zeros((9, 26))])
@@ -59,6 +69,38 @@ def test_the_network_is_the_cell_written_out(tmp_path):
     shorter = network(torch.from_numpy(inputs), torch.tensor([9, 25])).numpy()
     np.testing.assert_allclose(shorter[0, :9], deepspeech(deepspeech_constants(), inputs[0, :9]), atol=1e-4)
     np.testing.assert_allclose(shorter[1], expected[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 25, 3000])
+def test_chunks_give_what_the_whole_gives(tmp_path, monkeypatch, chunk):
+    """Clips of different lengths, and no layer sees more steps at once than a chunk has."""
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    network = load_deepspeech(write_deepspeech(tmp_path / "graph.pb"))
+    seen = []
+    for layer in network.children():
+        layer.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0][..., 0].numel()))
+    inputs = np.random.default_rng(4).standard_normal((3, 25, 494)).astype(np.float32)
+    lengths = [25, 1, 14]
+    scores = network(torch.from_numpy(inputs), torch.tensor(lengths)).numpy()
+    for row, length in enumerate(lengths):
+        expected = deepspeech(deepspeech_constants(), inputs[row, :length])
+        np.testing.assert_allclose(scores[row, :length], expected, atol=1e-4)
+    assert max(seen) == min(max(chunk, 3) // 3 * 3, 75)
+
+
+def test_a_batch_is_the_same_as_one_by_one(tmp_path):
+    """Whatever else is in it: neither padding nor neighbours show; what is too short for a frame has no steps."""
+    kind = open_kind("deepspeech", SpeechModels(write_deepspeech(tmp_path / "graph.pb", hidden=48), device="cpu"))
+    for weights in kind.network.parameters():
+        weights.div_(weights.shape[-1] ** 0.5)  # of a usual size, so that the layers do not amplify rounding
+    random = np.random.default_rng(5)
+    sounds = [(random.standard_normal(count) * 4000).astype(np.int16) for count in (32000, 600, 9600, 48321, 640, 0)]
+    batch = kind.batch(sounds)
+    assert [len(steps) for steps in batch] == [100, 0, 30, 150, 2, 0]
+    for steps, sound in zip(batch, sounds, strict=True):
+        np.testing.assert_allclose(steps, kind(sound), rtol=0, atol=1e-5)
+    assert batch[0].std(axis=0).min() > 1e-3
+    assert kind.batch([]) == []
 
 
 @pytest.mark.parametrize(
@@ -87,7 +129,7 @@ def test_the_published_sizes():
         network = DeepSpeech()
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     assert shapes["dense1.weight"] == (2048, 494) and shapes["dense3.weight"] == (4096, 2048)
-    assert shapes["lstm.weight_ih_l0"] == (8192, 4096) and shapes["lstm.weight_hh_l0_reverse"] == (8192, 2048)
+    assert shapes["ahead.weight_ih_l0"] == (8192, 4096) and shapes["back.weight_hh_l0"] == (8192, 2048)
     assert shapes["dense5.weight"] == (2048, 4096) and shapes["dense6.weight"] == (29, 2048)
 
 

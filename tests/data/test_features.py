@@ -2,17 +2,18 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from difftalk_pl.__main__ import main
 from difftalk_pl.data import features as module
-from difftalk_pl.data.add_features import add_features
+from difftalk_pl.data.add_features import Job, add_features, groups, run_job
 from difftalk_pl.data.audio import MFCC
-from difftalk_pl.data.clips import open_clips, write_json
+from difftalk_pl.data.clips import Clip, open_clips, write_json
 from difftalk_pl.data.datamodule import HDTFDataModule
-from difftalk_pl.data.deepspeech import deepspeech_input
+from difftalk_pl.data.deepspeech import DeepSpeechFeatures, deepspeech_input
 from difftalk_pl.data.features import (
     FeatureModel,
     SpeechModels,
@@ -59,8 +60,7 @@ def add(root, graph):
     """What the command does, without its workers."""
     models = SpeechModels(graph, device="cpu")
     record_models(root, check_models(["deepspeech"], models))
-    for clip in open_clips(root):
-        add_missing(clip, ["deepspeech"], models)
+    add_missing(open_clips(root), ["deepspeech"], models)
 
 
 @pytest.mark.slow
@@ -113,6 +113,48 @@ def test_one_clip_that_cannot_does_not_end_the_others(drawn, graph, capfd):
     check_clip(whole)
 
 
+def test_a_spoilt_sound_does_not_end_those_beside_it(drawn, graph, capfd):
+    """Both clips are heard in one pass."""
+    spoilt, whole = open_clips(drawn)
+    (spoilt.folder / "audio.wav").write_bytes(b"RIFF????")
+    assert groups([spoilt, whole], ["deepspeech"], workers=1) == [(spoilt, whole)]
+    failures = run_job(
+        Job((spoilt, whole), ("deepspeech",), SpeechModels(graph, device="cpu")), lambda done, total: None
+    )
+    assert list(failures) == [spoilt.name] and "its sound cannot be read" in failures[spoilt.name]
+    check_clip(whole)
+
+
+def test_clips_of_like_lengths_are_heard_together_within_bounds():
+    clips = [Clip(Path("root"), f"c{number:02d}", 100 + number % 7) for number in range(40)]
+    together = groups(clips, ["mfcc", "deepspeech"], workers=1)
+    assert [len(group) for group in together] == [16, 16, 8]
+    lengths = [clip.frames for group in together for clip in group]
+    assert lengths == sorted(lengths, reverse=True) and len({clip for group in together for clip in group}) == 40
+    assert [len(group) for group in groups(clips, ["deepspeech"], workers=8)] == [5] * 8
+    assert [len(group) for group in groups(clips, ["mfcc", "hubert"], workers=1)] == [1] * 40
+    long = [Clip(Path("root"), f"l{number}", frames) for number, frames in enumerate((40000, 7500, 7500, 7500, 10))]
+    assert [[clip.frames for clip in group] for group in groups(long, ["deepspeech"], 1)] == [
+        [40000],
+        [7500, 7500],
+        [7500, 10],
+    ]
+
+
+def test_several_clips_pass_at_once_and_those_that_have_the_kind_are_left(drawn, graph, monkeypatch):
+    heard = []
+    real = DeepSpeechFeatures.batch
+    monkeypatch.setattr(DeepSpeechFeatures, "batch", lambda self, s: heard.append(len(s)) or real(self, s))
+    models = SpeechModels(graph, device="cpu")
+    assert add_missing(open_clips(drawn), ["deepspeech"], models) == 2
+    open_clips(drawn)[1].features_file("deepspeech").unlink()
+    assert add_missing(open_clips(drawn), ["deepspeech"], models) == 1
+    assert add_missing(open_clips(drawn), ["deepspeech"], models) == 0
+    assert heard == [2, 1]
+    for clip in open_clips(drawn):
+        check_clip(clip)
+
+
 def test_a_model_may_change_once_its_files_are_gone(drawn, graph, other_graph):
     add(drawn, graph)
     with pytest.raises(UserError, match=r"remove clips/\*/features/deepspeech\.npy to make them anew"):
@@ -147,7 +189,7 @@ def test_a_network_is_loaded_once_for_all_clips(drawn, graph, monkeypatch):
     monkeypatch.setattr(module, "import_module", lambda name: loaded.append(name) or real(name))
     models = SpeechModels(graph, device="cpu")
     for clip in open_clips(drawn):
-        assert add_missing(clip, ("mfcc", "deepspeech"), models) == 1
+        assert add_missing([clip], ("mfcc", "deepspeech"), models) == 1
     assert loaded == ["difftalk_pl.data.deepspeech"]
     assert open_features("deepspeech", models) is open_features("deepspeech", models)
 

@@ -55,7 +55,7 @@ def test_right_windows_are_rebuilt_exactly(drawn_layout, tmp_path):
     row = convert(drawn_layout, tmp_path)["1"]
     assert row["reason"] == (
         f"silent; features: deepspeech; {2 * FRAMES} steps rebuilt from {FRAMES} windows, {FRAMES} of them exact; "
-        "the last step, which no window shows, is zero"
+        "the sound begins where it must; the last step, which no window shows, is zero"
     )
     (clip,) = open_clips(tmp_path)
     np.testing.assert_array_equal(clip.features("deepspeech")[:-1], steps_of(FRAMES)[:-1].astype(np.float32))

@@ -20,6 +20,18 @@ def as_fractions(folder: Path) -> None:
         np.savetxt(path, np.loadtxt(path) / SIDE)
 
 
+def promise(path: Path, shape: tuple[int, ...]) -> None:
+    """A header of that shape before no more numbers than there were."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+        file.write(bytes(8 * 16 * 29 * 8))
+
+
+def archive(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, windows=np.zeros((8, 16, 29)))
+
+
 BREAK: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut off": (lambda f: shorten(f / "images/1_9.jpg"), "images/1_9.jpg is damaged (image file is truncated"),
     "no image": (lambda f: (f / "images/1_9.jpg").write_text("?"), "images/1_9.jpg is damaged (cannot identify image"),
@@ -42,7 +54,31 @@ BREAK: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "objects": (
         lambda f: np.save(f / "audio_smooth/1_9.npy", np.array([None]), allow_pickle=True),
-        "audio_smooth/1_9.npy cannot be read (Object arrays cannot be loaded",
+        "audio_smooth/1_9.npy cannot be read (Array can't be memory-mapped: Python objects in dtype",
+    ),
+    "absurd header": (
+        lambda f: promise(f / "audio_smooth/1_9.npy", (8, 16, 10**12)),
+        "audio_smooth/1_9.npy cannot be read (mmap length is greater than file size); write it anew",
+    ),
+    "impossible header": (
+        lambda f: promise(f / "audio_smooth/1_9.npy", (-8, 16, 29)),
+        "audio_smooth/1_9.npy cannot be read (memory mapped length must be positive); write it anew",
+    ),
+    "empty": (
+        lambda f: (f / "audio_smooth/1_9.npy").write_bytes(b""),
+        "audio_smooth/1_9.npy cannot be read (No data left in file",
+    ),
+    "archive": (
+        lambda f: archive(f / "audio_smooth/1_9.npy"),
+        "audio_smooth/1_9.npy cannot be read (an archive of arrays",
+    ),
+    "half an archive": (
+        lambda f: (f / "audio_smooth/1_9.npy").write_bytes(b"PK\x03\x04?"),
+        "audio_smooth/1_9.npy cannot be read (File is not a zip file",
+    ),
+    "text": (
+        lambda f: np.save(f / "audio_smooth/1_9.npy", np.full((8, 16, 29), "a")),
+        "audio_smooth/1_9.npy cannot be read (it holds <U1, expected numbers)",
     ),
     "nan": (
         lambda f: np.save(f / "audio_smooth/1_9.npy", np.full((8, 16, 29), np.nan)),

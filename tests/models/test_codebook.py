@@ -135,6 +135,53 @@ def test_more_dead_codes_than_cells_share_them():
     assert len(codes[1:].unique(dim=0)) == 2
 
 
+def test_a_revived_code_stays_put_while_nothing_chooses_it():
+    """Even share 40 / 6: its sums have to be those of so many copies of the cell."""
+    codes = start()
+    codes[5] = 100
+    settings, data = Codebook(update="ema", ema_decay=0.8, revive_after=1), around(codes[:5])
+    keeper, revived = run(settings, codes, [data])
+    assert revived == [1]
+    cell = codes[5].clone()
+    assert (data == cell).all(1).any()
+    torch.testing.assert_close(keeper.sums[5], 40 / CODES * cell)
+    others = torch.arange(40) % 5
+    for _ in range(3):
+        keeper.follow(codes, code_use(data, others, CODES))
+    torch.testing.assert_close(codes[5], cell, rtol=1e-4, atol=1e-4)
+
+
+def test_counts_are_smoothed_by_laplace():
+    """Counts of the size of the smoothing: a code moves towards 0 by what its own count lacks, not by a lower limit."""
+    keeper = CodebookKeeper(Codebook(update="ema", ema_decay=0.5), CODES, CHANNELS)
+    counts, sums = np.array([1e-4, 2e-4, 5e-5, 1e-4, 1.0, 3.0]), start().double().numpy()
+    keeper.usage.copy_(torch.from_numpy(counts))
+    keeper.sums.copy_(torch.from_numpy(sums))
+    codes = torch.zeros(CODES, CHANNELS)
+    keeper.follow(codes, code_use(torch.zeros(0, CHANNELS), torch.zeros(0, dtype=torch.long), CODES))
+    total = 0.5 * counts.sum()
+    smoothed = (0.5 * counts + 1e-5) * total / (total + 6e-5)
+    np.testing.assert_allclose(codes.numpy(), 0.5 * sums / smoothed[:, None], rtol=1e-4)
+    assert (smoothed[:4] > 1.08 * 0.5 * counts[:4]).all(), "it shows"
+
+
+@pytest.mark.parametrize("cells", [4, 40])
+def test_revival_sends_numbers_of_as_many_cells_as_there_are_codes(monkeypatch, cells):
+    sent, to = [], torch.Tensor.to
+
+    def counted(tensor, *args, **named):
+        sent.append(len(tensor))
+        return to(tensor, *args, **named)
+
+    monkeypatch.setattr(torch.Tensor, "to", counted)
+    codes, batch = torch.full((CODES, CHANNELS), 100.0), batches(1, cells)[0]
+    keeper = CodebookKeeper(Codebook(revive_after=1), CODES, CHANNELS)
+    use = code_use(batch, torch.zeros(cells, dtype=torch.long), CODES)
+    keeper.follow(codes, use)
+    keeper.revive(codes, use, batch, 0)
+    assert sent == [min(cells, CODES)]
+
+
 def test_statistics_of_bfloat16_cells_are_float32():
     cells = torch.full((1000, CHANNELS), 1.0, dtype=torch.bfloat16)  # counting to 1000 in bfloat16 ends at 256
     use = code_use(cells, torch.ones(1000, dtype=torch.long), CODES)

@@ -1,5 +1,7 @@
 """LPIPS against numbers of the published networks and against torchmetrics' own, which needs only our layers for it."""
 
+import copy
+
 import pytest
 import torch
 from torchmetrics.functional.image import lpips as theirs
@@ -64,6 +66,27 @@ def test_taps_scaling_and_heads_are_those_of_torchmetrics(monkeypatch, pictures,
     assert expected.std() > 0
     enlarged = [torch.nn.functional.interpolate(layer, (64, 64), mode="bilinear") for layer in ours.layers(*pictures)]
     torch.testing.assert_close(torch.stack(enlarged).sum(0), expected)
+
+
+class WholeWindows(torch.nn.Module):
+    """SqueezeNet's pooling, written apart: a window that begins within the picture counts, wherever it ends."""
+
+    def forward(self, x):
+        return torch.nn.functional.max_pool2d(torch.nn.functional.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2)
+
+
+@pytest.mark.parametrize("side, sides", [(65, [32, 16, 8, 4, 4, 4, 4]), (71, [35, 17, 8, 4, 4, 4, 4])])
+def test_squeezenet_pools_to_the_edge_of_any_picture(monkeypatch, small, side, sides):
+    """Sides as torchvision's squeezenet1_1 has them; 64 pixels cannot tell this from pooling that stops before."""
+    features = copy.deepcopy(small.features)
+    for number in (2, 5, 8):
+        assert isinstance(features[number], torch.nn.MaxPool2d)
+        features[number] = WholeWindows()
+    monkeypatch.setattr(theirs, "_get_tv_model_features", lambda *_: features)
+    reference = theirs._LPIPS(pnet_rand=True, net="squeeze")
+    x, y = torch.rand(2, 2, 3, side, side, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    assert [layer.shape[2:] for layer in small.layers(x, y)] == [(side, side) for side in sides]
+    torch.testing.assert_close(small(x, y), reference(x, y)[:, 0, 0, 0])
 
 
 def test_equal_pictures_have_no_distance_and_more_noise_more_of_it(small, pictures):

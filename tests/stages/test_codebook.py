@@ -7,6 +7,7 @@ from difftalk_pl.errors import UserError
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
 from difftalk_pl.models.codebook import Codebook
 from difftalk_pl.stages.autoencoder import AutoencoderPretraining
+from difftalk_pl.stages.codebook import CodebookTraining
 from difftalk_pl.stages.weights import read_weights
 from tests.stages.test_autoencoder import logged
 
@@ -96,6 +97,32 @@ def test_a_checkpoint_from_before_goes_on_in_the_middle_of_its_warm_up(runner):
     runner("fit", "autoencoder", "new", over(warm, 6))
     old, new = state(runner, "old"), state(runner, "new")
     assert all(torch.equal(value, old[name]) for name, value in new.items())
+
+
+@pytest.mark.parametrize(
+    "codebook, collected", [({"warmup": 6, "vectors": 31}, 30), ({"warmup": 9, "vectors": 34}, 30)]
+)
+def test_a_warm_up_that_cannot_fill_the_codebook_is_refused_before_it_starts(runner, codebook, collected):
+    said = rf"codebook\.vectors {codebook['vectors']}: .* collects {collected} for 32 codes; give more, such as 320"
+    with pytest.raises(UserError, match=said):
+        runner("fit", "autoencoder", "few", over(codebook))
+    assert not runner.checkpoint("few").exists()
+
+
+@pytest.mark.parametrize("warmup", [1, 5, 9, 400])
+def test_ten_vectors_for_a_code_are_always_enough(warmup):
+    CodebookTraining(Codebook(warmup=warmup, vectors=320), 32, 3)
+
+
+def test_too_few_distinct_outputs_end_the_warm_up_in_one_line():
+    """An encoder that has collapsed to one point."""
+    constant = AutoencoderPretraining(AutoencoderConfig((8, 8, 16), 1, 3, 32, 4, False)).autoencoder
+    torch.nn.init.zeros_(constant.vq.quant_conv.weight)
+    training = CodebookTraining(Codebook(warmup=2, vectors=512), 32, 3)
+    output = constant(torch.rand(2, 3, 32, 32), quantise=False)
+    training.follow(constant, output, 0)
+    with pytest.raises(UserError, match=r"codebook\.warmup 2: it ends without a codebook: 1 distinct vectors"):
+        training.follow(constant, output, 1)
 
 
 def test_a_wrong_setting_is_named_before_anything_is_built(runner):

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 
 import numpy as np
 import pytest
@@ -23,17 +22,18 @@ from tests.models.conftest import GOLDEN, Oracle
 from tests.published import (
     DENOISER,
     FIRST_STAGE,
+    SMALL_HEADS,
     FirstStage,
     averages,
     first_stage,
-    golden_state,
+    refused,
+    run,
     save,
     schedule_buffers,
     stage_two,
 )
 
 TOLERANCE = 5e-5
-SMALL_HEADS = ("--head-width", "16")
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +45,6 @@ def released(tmp_path_factory):
     optimizer = [{"state": {0: {"exp_avg": torch.zeros(3)}}}]
     path = tmp_path_factory.mktemp("released") / "epoch=3.ckpt"
     return save(stage_two(), path, callbacks=callbacks, optimizer_states=optimizer)
-
-
-def run(*arguments):
-    return main(["import-checkpoint", *map(str, arguments)])
-
-
-def refused(capsys, *arguments):
-    """The one line that a failed command writes."""
-    assert run(*arguments) == 1
-    return capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.fixture
@@ -167,58 +157,6 @@ def test_published_names_in_safetensors_and_half_precision_are_read(tmp_path):
     assert run(tmp_path / "model.safetensors", "--out", tmp_path / "vq") == 0
     read = read_weights(tmp_path / "vq").state["vq.encoder.conv_in.weight"]
     assert torch.equal(read, state["encoder.conv_in.weight"].float())
-
-
-def changed(change):
-    state = stage_two()
-    change(state)
-    return state
-
-
-MISSING = f"{DENOISER}input_blocks.1.0.in_layers.2.weight"
-REFUSED = {
-    "missing": (lambda: changed(lambda s: s.pop(MISSING)), "in_layers.2.weight|conv1.weight"),
-    "no average": (
-        lambda: changed(lambda s: s.pop("model_ema.diffusion_modelout0weight")),
-        r"1 weights have no average: diffusion_model\.out\.0\.weight; --raw",
-    ),
-    "unknown module": (lambda: stage_two() | {"lip_net.weight": torch.ones(2)}, r"1 tensors .*lip_net\.weight"),
-    "scaled": (lambda: stage_two() | {"scale_factor": torch.tensor(0.18)}, r"latents are scaled by 0\.18"),
-    "cosine": (lambda: stage_two() | {"betas": torch.linspace(0, 1, 1000).sin() / 9 + 1e-4}, "no other noise schedule"),
-    "other shape": (
-        lambda: stage_two() | {"cond_stage_model_for_ldm.encoder_fc1.0.weight": torch.ones(128, 136)},
-        r"1 of another shape: conditioning\.landmarks\.encoder_fc1\.0\.weight \(128, 136\) in place of \(128, 78\)",
-    ),
-    "other features": (
-        lambda: stage_two() | {"cond_stage_model_for_audio.encoder_conv.0.weight": torch.ones(32, 44, 3)},
-        "takes 44 channels, deepspeech has 29: give --features",
-    ),
-    "no encoders": (
-        lambda: golden_state("unet_width32") | {"cond_stage_model.transformer.weight": torch.ones(1)},
-        "not of DiffTalk",
-    ),
-    "classifier": (lambda: {"features.0.weight": torch.ones(1)}, "image classifier"),
-    "diffusers": (lambda: {"down_blocks.0.resnets.0.norm1.weight": torch.ones(1)}, "names of diffusers"),
-    "gumbel": (lambda: {"quantize.embed.weight": torch.ones(1)}, "Gumbel"),
-    "kl": (lambda: {"encoder.down.0.block.0.norm1.weight": torch.ones(1), "quant_conv.weight": torch.ones(1)}, "KL"),
-    "anything": (lambda: {f"w{n}": torch.ones(1) for n in range(20)}, r"20 tensors of no network known .* and 8 more"),
-    "nothing": (dict, "holds no tensors"),
-    "no tensors": (lambda: {"a": 1, "b": torch.ones(1)}, "no state dict: a is no tensors"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_in_one_line(tmp_path, capsys, case):
-    make, complaint = REFUSED[case]
-    file = save(make(), tmp_path / "model.ckpt")
-    line = refused(capsys, file, "--out", tmp_path / "out", *SMALL_HEADS)
-    assert line.startswith(f"difftalk_pl import-checkpoint: {file}: ")
-    assert re.search(complaint, line), line
-    assert not (tmp_path / "out").exists()
-
-
-def test_heads_that_do_not_divide_a_level_are_refused(tmp_path, capsys, released):
-    assert "give another --head-width" in refused(capsys, released, "--out", tmp_path / "out", "--head-width", 50)
 
 
 def test_the_other_stage_is_named(tmp_path, capsys, released):

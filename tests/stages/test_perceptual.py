@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from difftalk_pl.__main__ import main
+from difftalk_pl.cli import DiffTalkCLI, build_cli
 from difftalk_pl.models.autoencoder import AutoencoderConfig
 from difftalk_pl.models.codebook import Codebook
 from difftalk_pl.stages.autoencoder import Adversarial, AutoencoderPretraining
@@ -73,6 +74,22 @@ def test_nothing_but_the_loss_sees_the_network(runner, weights):
     assert len(list(with_it.model.parameters())) == len(list(without.model.parameters()))
     assert copy.deepcopy(with_it.model.distance) is with_it.model.distance
     assert not any(parameter.requires_grad for parameter in with_it.model.distance.network.parameters())
+
+
+@pytest.mark.parametrize("null", ["null", "None"])
+def test_the_command_line_takes_back_what_a_yaml_names(runner, monkeypatch, weights, null):
+    """What is nested two levels deep gets the word for a null, which must be no file and no network."""
+    monkeypatch.setattr(DiffTalkCLI, "_run_subcommand", lambda *_: None)
+    config = runner.config("autoencoder", "vq", over(weights))
+
+    def perceptual(*arguments):
+        return build_cli(["fit", "-c", str(config), *arguments]).model.perceptual
+
+    option = "--model.init_args.perceptual."
+    assert perceptual(f"{option}weight", "2") == Perceptual("squeeze", weights, 2.0)
+    assert perceptual(f"{option}weights", null) == Perceptual("squeeze", None, 1.0)
+    assert perceptual(f"{option}network", null) == Perceptual(None, weights, 1.0)
+    assert Perceptual(None, weights).distance("x") is None
 
 
 def test_missing_weights_stop_a_fit_before_its_first_step(runner, monkeypatch, tmp_path, capsys):

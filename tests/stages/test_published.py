@@ -64,7 +64,7 @@ def test_sizes_of_the_published_first_stages_come_from_shapes():
 
 
 def test_attention_levels_need_an_entry_a_level():
-    with pytest.raises(ValueError, match="expected 3 entries"):
+    with pytest.raises(UserError, match="expected 3 entries"):
         AutoencoderConfig(attention_levels=(True,))
 
 

@@ -148,6 +148,44 @@ def test_names_that_only_running_would_show_are_refused(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "old format"])
+def test_newer_pickles_of_torch_are_named(tmp_path, archive):
+    path = tmp_path / "model.ckpt"
+    torch.save({"state_dict": STATE}, path, pickle_protocol=4, _use_new_zipfile_serialization=archive)
+    with pytest.raises(UserError, match=r"written with pickle protocol 4 or newer; save it again with torch.save's"):
+        read_file(path)
+
+
+def packed_again(source, target, compressed):
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(target, "w") as other:
+        for name in archive.namelist():
+            kind = zipfile.ZIP_DEFLATED if name.endswith(compressed) else zipfile.ZIP_STORED
+            other.writestr(name, archive.read(name), compress_type=kind)
+    return target
+
+
+def test_compressed_records_are_refused_before_they_are_read(tmp_path):
+    torch.save(STATE, tmp_path / "model.ckpt")
+    assert torch.equal(
+        read_file(packed_again(tmp_path / "model.ckpt", tmp_path / "plain.ckpt", "none"))["weight"], STATE["weight"]
+    )
+    for record in ("data.pkl", "data/0"):
+        path = packed_again(tmp_path / "model.ckpt", tmp_path / "packed.ckpt", record)
+        with pytest.raises(UserError, match=rf"packed\.ckpt: .*compressed records.*{record}"):
+            read_file(path)
+
+
+def test_a_pickle_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    torch.save(STATE, tmp_path / "model.ckpt")
+    with zipfile.ZipFile(tmp_path / "model.ckpt") as archive:
+        size = archive.getinfo("model/data.pkl").file_size
+    monkeypatch.setattr("difftalk_pl.stages.safe_unpickling.RECORD_LIMIT", size)
+    read_file(tmp_path / "model.ckpt")
+    monkeypatch.setattr("difftalk_pl.stages.safe_unpickling.RECORD_LIMIT", size - 1)
+    with pytest.raises(UserError, match=rf"data\.pkl has {size:,} bytes, more than the {size - 1:,} that are read"):
+        read_file(tmp_path / "model.ckpt")
+
+
 def truncated(path):
     torch.save(STATE, path)
     path.write_bytes(path.read_bytes()[:-200])

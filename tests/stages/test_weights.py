@@ -83,6 +83,13 @@ def test_the_hash_follows_every_tensor():
     assert Weights("autoencoder", {}, dict(reversed(state.items()))).hash == Weights("autoencoder", {}, state).hash
 
 
+def test_the_hash_is_that_of_the_tensors_alone():
+    state = {"a": torch.arange(3.0)}
+    assert Weights("autoencoder", {"heads": 1}, state).hash == Weights("autoencoder", {"heads": 2}, state).hash
+    halves = {"a": torch.arange(3.0).bfloat16()}
+    assert Weights("autoencoder", {}, halves).hash == Weights("autoencoder", {}, state).hash  # as a folder reads them
+
+
 def test_a_folder_whose_weights_were_exchanged_is_refused(codec, tmp_path):
     export(codec, tmp_path / "one")
     export(codec, tmp_path / "two", half=True)
