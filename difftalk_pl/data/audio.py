@@ -70,7 +70,7 @@ def audio_windows(steps: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 
 def smoothing_windows(steps: np.ndarray, frames: np.ndarray, around: tuple[int, int] = AROUND) -> np.ndarray:
-    """The windows of the frames that the attention over frames sees, by default i-4 … i+3; zero windows beyond the clip.
+    """The windows of the frames that the attention over frames sees, by default i-4 … i+3; zero ones beyond the clip.
 
     Args:
         steps: (2T, C).
