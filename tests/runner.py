@@ -71,6 +71,22 @@ def merge(base: dict, over: dict) -> dict:
     return result
 
 
+BLOCK, HEADER = 32768, 7  # of wandb's record file, a log in LevelDB's framing
+
+
+def wandb_content(record: Path) -> bytes:
+    """All that an offline run of wandb recorded, with the pieces joined that its blocks cut records into."""
+    content, place, joined = record.read_bytes(), HEADER, b""
+    while place + HEADER <= len(content):
+        if BLOCK - place % BLOCK < HEADER:  # too little room for a header is left empty
+            place += BLOCK - place % BLOCK
+            continue
+        length = int.from_bytes(content[place + 4 : place + 6], "little")
+        joined += content[place + HEADER : place + HEADER + length]
+        place += HEADER + length
+    return joined
+
+
 class Runner:
     """Runs the real command line, in this process, on the small dataset."""
 
