@@ -24,6 +24,8 @@ OURS = {
     "import-checkpoint": ("difftalk_pl.stages.importing", "turn a published checkpoint, or one of ours, into a folder"),
     "fetch-weights": ("difftalk_pl.pretrained", "download the ImageNet networks of LPIPS: alex, vgg, squeeze"),
     "curves": ("difftalk_pl.curves", "draw the logged metrics of runs as one picture"),
+    "score": ("difftalk_pl.score", "score anybody's videos against true ones, as test scores a model"),
+    "table": ("difftalk_pl.table", "print the results of runs as one table: markdown, LaTeX or csv"),
     "benchmark": ("difftalk_pl.benchmark", "measure data loading: start-up, memory and windows a second"),
 }
 EXAMPLES = {
@@ -36,14 +38,18 @@ EXAMPLES = {
     "import-checkpoint": "import-checkpoint model.ckpt --out models/vq_f4",
     "fetch-weights": "fetch-weights alex vgg",
     "curves": 'curves runs/one runs/two --only "val/*" --out curves.png',
+    "score": "score wav2lip/ --reference true/ --method Wav2Lip --out wav2lip.json",
+    "table": "table runs/one runs/two wav2lip.json --format latex --paper table3",
     "benchmark": "benchmark --clips 500 --frames 3000",
 }
 POSITIONAL = {  # arguments that are given without their names; a list takes one or more
     "sources": "videos, or folders of videos",
-    "runs": "run folders",
+    "runs": "run folders; for table also files like results.json",
+    "videos": "videos to score, or folders of videos",
     "networks": "alex, vgg, squeeze",
     "file": "a checkpoint, or a folder made by export",
 }
+SEVERAL = {"reference": "as many true videos, or folders of videos"}  # options that take one or more values
 INSTEAD = {"sources": "from_legacy"}  # options that may stand in the place of a positional argument
 HELP = """usage: python -m difftalk_pl COMMAND [options]
 
@@ -123,7 +129,11 @@ def _parse(command: str, function: Callable[..., None], arguments: list[str]) ->
         few = "*" if INSTEAD.get(name) in inspect.signature(function).parameters else "+"
         many = {"type": get_args(hint)[0], "nargs": few} if get_origin(hint) is list else {"type": hint}
         parser.add_argument(name, help=POSITIONAL[name], **many)
-    parser.add_function_arguments(function, as_group=False, skip={*positional})
+    several = [name for name in inspect.signature(function).parameters if name in SEVERAL]
+    for name in several:
+        item = get_args(get_type_hints(function)[name])[0]
+        parser.add_argument(f"--{name}", help=SEVERAL[name], type=item, nargs="+", required=True)
+    parser.add_function_arguments(function, as_group=False, skip={*positional, *several})
     flags = {f"--{name}" for name, hint in get_type_hints(function).items() if hint is bool}
     given = parser.parse_args(_spelt_out([_underscored(a) for a in arguments], flags))
     for name in positional:

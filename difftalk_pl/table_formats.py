@@ -1,0 +1,227 @@
+"""What `table` shows and how: columns, marks, and the text of markdown, LaTeX and csv."""
+
+import csv
+import io
+import re
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+Format = Literal["markdown", "latex", "csv"]
+NOTHING = "–"
+SYNC = ("sync_offset", "sync_confidence")  # share a column, as in the paper
+
+
+class Measure(NamedTuple):
+    """How a measure is printed. `better`: higher, lower, or the number that it should be close to."""
+
+    title: str
+    better: Literal["up", "down"] | float
+    digits: int
+
+
+MEASURES = {
+    "psnr": Measure("PSNR", "up", 2),
+    "ssim": Measure("SSIM", "up", 3),
+    "lpips": Measure("LPIPS", "down", 3),
+    "mouth_psnr": Measure("mouth PSNR", "up", 2),
+    "mouth_ssim": Measure("mouth SSIM", "up", 3),
+    "mouth_lpips": Measure("mouth LPIPS", "down", 3),
+    "sync_offset": Measure("sync offset", 0.0, 2),
+    "sync_confidence": Measure("sync confidence", "up", 3),
+    "sync_distance": Measure("sync distance", "down", 3),
+    "lmd": Measure("LMD", "down", 2),
+    "identity": Measure("identity", "up", 3),
+    "jitter_landmarks": Measure("landmark jitter", 1.0, 3),  # of the true video's: less is frozen, not better
+    "jitter_pixels": Measure("pixel jitter", 1.0, 3),
+    "silent_motion": Measure("silent motion", "down", 4),
+    "opening_correlation": Measure("opening correlation", "up", 3),
+}
+
+
+class Row(NamedTuple):
+    """A method of a run. `clips` counts all of them, `unscored` those of which nothing was measured."""
+
+    run: str
+    method: str
+    values: dict[str, float | None]
+    ranked: bool
+    bounds: dict[str, list[float] | None] = {}
+    undefined: dict[str, int] = {}
+    failed: dict[str, dict[str, str]] = {}
+    clips: int | None = None
+    unscored: int = 0
+
+    @classmethod
+    def read(cls, run: str, method: str, found: dict[str, Any], ranked: bool) -> "Row":
+        """From a method of results.json; the parts that format 1 lacks are empty."""
+        clips = found["per_clip"].values()
+        silent = [all(clip.get(name) is None for name in MEASURES) for clip in clips]
+        bounds, undefined, failed = (found.get(key, {}) for key in ("interval", "undefined", "failed"))
+        return cls(run, method, found["overall"], ranked, bounds, undefined, failed, len(silent), sum(silent))
+
+    def title(self, several_runs: bool) -> str:
+        return f"{self.run}: {self.method}" if several_runs and self.run else self.method
+
+    def same_numbers(self, other: "Row") -> bool:
+        return (self.values, self.clips) == (other.values, other.clips)
+
+
+class Group(NamedTuple):
+    """Rows that can be compared with each other."""
+
+    title: str
+    rows: list[Row]
+
+
+class Table(NamedTuple):
+    """All there is to print. A column is the measures that share it."""
+
+    columns: list[tuple[str, ...]]
+    groups: list[Group]
+    notes: list[str]
+    intervals: bool
+    several_runs: bool
+
+
+class Style(NamedTuple):
+    """What markdown and LaTeX write differently."""
+
+    best: str
+    second: str
+    nothing: str
+    up: str
+    down: str
+    to: str
+    escape: Callable[[str], str]
+
+
+def _escape_markdown(text: str) -> str:
+    return " ".join(re.sub(r"([|*_<>`\\])", r"\\\1", text).split())
+
+
+def _escape_latex(text: str) -> str:
+    named = {"[": "{[}", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return " ".join(re.sub(r"[\\\[~^&%$#_{}]", lambda sign: named.get(sign[0], "\\" + sign[0]), text).split())
+
+
+MARKDOWN = Style("**{}**", "<u>{}</u>", NOTHING, " ↑", " ↓", " → {}", _escape_markdown)
+LATEX = Style(
+    r"\textbf{{{}}}", r"\underline{{{}}}", "--", r" $\uparrow$", r" $\downarrow$", r" $\to$ {}", _escape_latex
+)
+
+
+def marks(rows: list[Row], name: str) -> dict[float, str]:
+    """Which printed values are best and second best; equal ones share a mark. None where nothing competes."""
+    measure = MEASURES[name]
+    printed = [_rounded(value, measure) for row in rows if row.ranked and (value := row.values.get(name)) is not None]
+    if len(printed) < 2:
+        return {}
+    return dict(zip(sorted({*printed}, key=lambda value: _badness(value, measure)), ("best", "second")))
+
+
+def _rounded(value: float, measure: Measure) -> float:
+    return round(value, measure.digits)
+
+
+def _badness(value: float, measure: Measure) -> float:
+    if measure.better == "up":
+        return -value
+    return value if measure.better == "down" else abs(value - float(measure.better))
+
+
+def _heading(column: tuple[str, ...], style: Style) -> str:
+    if column == SYNC:
+        return "SyncNet: offset / confidence" + style.up
+    measure = MEASURES[column[0]]
+    if column[0] == "sync_offset":
+        return measure.title
+    arrow = {"up": style.up, "down": style.down}.get(str(measure.better))
+    return measure.title + (arrow if arrow is not None else style.to.format(f"{measure.better:g}"))
+
+
+def _cell(row: Row, column: tuple[str, ...], table: Table, marked: dict[str, dict[float, str]], style: Style) -> str:
+    return " / ".join(_part(row, name, table, marked[name], style) for name in column)
+
+
+def _part(row: Row, name: str, table: Table, marked: dict[float, str], style: Style) -> str:
+    value, measure = row.values.get(name), MEASURES[name]
+    if value is None:
+        return style.nothing
+    digits = 0 if name == "sync_offset" and value == int(value) else measure.digits
+    text = f"{value:.{digits}f}"
+    mark = marked.get(_rounded(value, measure)) if row.ranked else None
+    text = {"best": style.best, "second": style.second}.get(str(mark), "{}").format(text)
+    if table.intervals and (bounds := row.bounds.get(name)) is not None:
+        text += f" [{bounds[0]:.{measure.digits}f}, {bounds[1]:.{measure.digits}f}]"
+    return text
+
+
+def _lines(table: Table, style: Style) -> list[tuple[str, list[list[str]]]]:
+    """Title and rows of cells of each group."""
+    names = [name for column in table.columns for name in column]
+    result = []
+    for group in table.groups:
+        marked = {name: marks(group.rows, name) for name in names}
+        cells = [
+            [
+                style.escape(row.title(table.several_runs)),
+                *(_cell(row, column, table, marked, style) for column in table.columns),
+                _clips(row, style),
+            ]
+            for row in group.rows
+        ]
+        result.append((style.escape(group.title), cells))
+    return result
+
+
+def _clips(row: Row, style: Style) -> str:
+    if row.clips is None:
+        return style.nothing
+    return f"{row.clips - row.unscored} ({row.unscored} failed)" if row.unscored else str(row.clips)
+
+
+def markdown(table: Table) -> str:
+    """As GitHub shows it, notes below."""
+    head = ["method", *(_heading(column, MARKDOWN) for column in table.columns), "clips"]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for title, cells in _lines(table, MARKDOWN):
+        rows += [[f"*{title}*", *[""] * (len(head) - 1)]] if title else []
+        rows += cells
+    text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return text + "".join(f"\n{_escape_markdown(note)}\n" for note in table.notes)
+
+
+def latex(table: Table) -> str:
+    """A tabular with the rules of booktabs, notes below it."""
+    head = ["method", *(_heading(column, LATEX) for column in table.columns), "clips"]
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", " & ".join(head) + r" \\"]
+    for title, cells in _lines(table, LATEX):
+        lines.append(r"\midrule")
+        lines += [rf"\multicolumn{{{len(head)}}}{{l}}{{\emph{{{title}}}}} \\"] if title else []
+        lines += [" & ".join(row) + r" \\" for row in cells]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par{{\footnotesize {_escape_latex(note)}}}" for note in table.notes]
+    return "\n".join(lines) + "\n"
+
+
+def comma_separated(table: Table) -> str:
+    """All digits; a column for each measure and, if wanted, its bounds."""
+    names = [name for column in table.columns for name in column]
+    head = ["group", "run", "method", "clips", "failed"]
+    for name in names:
+        head += [name, f"{name}_low", f"{name}_high"] if table.intervals else [name]
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(head)
+    for group in table.groups:
+        for row in group.rows:
+            unscored = None if row.clips is None else row.unscored
+            fields: list[Any] = [group.title, row.run, row.method, row.clips, unscored]
+            for name in names:
+                low, high = row.bounds.get(name) or (None, None)
+                fields += [row.values.get(name), low, high] if table.intervals else [row.values.get(name)]
+            writer.writerow(fields)
+    return target.getvalue()
+
+
+FORMATS: dict[Format, Callable[[Table], str]] = {"markdown": markdown, "latex": latex, "csv": comma_separated}

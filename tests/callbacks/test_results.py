@@ -1,0 +1,61 @@
+"""results.json against numbers worked out by hand."""
+
+import hashlib
+import json
+import math
+from typing import NamedTuple
+
+import pytest
+
+from difftalk_pl.callbacks.results import protocol_hash, summarise, write_results
+
+
+class Score(NamedTuple):
+    values: dict
+    failed: dict
+    curve: list | None = None
+
+
+@pytest.fixture
+def summary():
+    scores = {
+        "a": Score({"psnr": 30.0, "lpips": None, "sync_offset": -1.0}, {}, [3.0, 2.0]),
+        "b": Score({"psnr": math.inf, "lpips": None, "sync_offset": 2.0}, {}),
+        "c": Score({"psnr": 33.0, "lpips": None, "sync_offset": None}, {"sync_offset": "no face"}),
+        "d": Score({"psnr": 36.0, "lpips": None, "sync_offset": math.nan}, {}),
+    }
+    return summarise(scores, {"a": 10, "b": 1000, "c": 10, "d": 20})
+
+
+def test_means_are_over_clips_whatever_their_lengths_and_leave_out_what_is_not_finite(summary):
+    assert summary["overall"] == {"psnr": 33.0, "lpips": None, "sync_offset": 0.5}
+    assert summary["undefined"] == {"psnr": 1, "lpips": 4, "sync_offset": 2}
+
+
+def test_what_failed_is_named_with_its_reason_and_every_clip_stays_in_the_file(summary):
+    assert summary["failed"] == {"sync_offset": {"c": "no face"}}
+    assert summary["per_clip"]["b"] == {"psnr": None, "lpips": None, "sync_offset": 2.0, "frames": 1000}
+    assert list(summary["per_clip"]) == ["a", "b", "c", "d"] and summary["curves"] == {"a": [3.0, 2.0]}
+
+
+def test_an_interval_lies_around_its_mean_and_needs_two_clips(summary):
+    low, high = summary["interval"]["psnr"]
+    assert 30.0 <= low < 33.0 < high <= 36.0
+    assert summary["interval"]["lpips"] is None
+    alone = summarise({"a": Score({"psnr": 30.0}, {})}, {"a": 1})
+    assert alone["interval"] == {"psnr": None} and alone["overall"] == {"psnr": 30.0}
+
+
+def test_the_hash_is_that_of_the_sorted_json():
+    known = hashlib.sha256(b'{"a": {"c": null, "d": 2}, "b": "x"}').hexdigest()[:12]
+    assert protocol_hash({"b": "x", "a": {"d": 2, "c": None}}) == known
+    assert protocol_hash({"b": "y", "a": {"d": 2, "c": None}}) != known
+
+
+def test_a_file_is_whole_json_or_not_there(tmp_path, summary):
+    path = tmp_path / "deep" / "results.json"
+    write_results(path, {"methods": {"model": summary}})
+    assert json.loads(path.read_text())["methods"]["model"]["overall"]["lpips"] is None
+    with pytest.raises(ValueError):
+        write_results(path, {"methods": math.nan})
+    assert "methods" in json.loads(path.read_text()) and len(list(path.parent.iterdir())) == 1

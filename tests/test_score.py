@@ -1,0 +1,136 @@
+"""score on drawn faces that dlib finds: pairing, clocks, failures; the Judge itself has tests of its own."""
+
+import json
+
+import numpy as np
+import pytest
+
+from difftalk_pl import score as module
+from difftalk_pl.__main__ import main
+from difftalk_pl.data.synthetic import perform
+from difftalk_pl.data.video import write_video
+from difftalk_pl.errors import UserError
+from difftalk_pl.score import pair_up, score
+from difftalk_pl.stages.judge import ClipScore, Measuring
+
+SIZE = 128
+PERSON = perform(seed=0, number=900, seconds=1.2)
+
+
+class FakeJudge:
+    """Measures one thing that a test can work out by itself, and remembers what it was given."""
+
+    def __init__(self, measuring, device, **_):
+        self.given = []
+        FakeJudge.last = self
+
+    def describe(self):
+        return {"sync": None}
+
+    def score(self, generated, true, samples, landmarks, mask):
+        assert generated.shape == true.shape and generated.dtype == true.dtype == np.uint8
+        self.given.append((generated, true, samples, landmarks, mask))
+        error = float(np.abs(generated.astype(float) - true).mean())
+        return ClipScore({"psnr": None if error == 0 else error}, {}, None)
+
+
+@pytest.fixture(autouse=True)
+def judge(monkeypatch):
+    monkeypatch.setattr(module, "Judge", FakeJudge)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """true: a, b, c at 1.2 s; ours: a 0.4 s shorter and with sound, b broken, d unknown to the true ones."""
+    root = tmp_path_factory.mktemp("score")
+    frames = list(PERSON.frames(SIZE))
+    for folder in ("true", "ours"):
+        (root / folder).mkdir()
+    for name in ("a", "b", "c"):
+        write_video(root / "true" / f"{name}.mp4", iter(frames), crf=12, audio=PERSON.audio, rate=16000)
+    darker = (np.clip(frame.astype(int) - 20, 0, 255).astype(np.uint8) for frame in frames[:20])
+    write_video(root / "ours" / "a.mp4", darker, crf=12)
+    (root / "ours" / "b.mp4").write_bytes(b"not a video")
+    write_video(root / "ours" / "d.mp4", iter(frames), crf=12)
+    return root
+
+
+def run(folders, tmp_path, *videos, reference=("true",), **options):
+    paths = [[folders / name for name in names] for names in (videos, reference)]
+    score(*paths, out=tmp_path / "out.json", device="cpu", measuring=Measuring(lpips=None), **options)
+    return json.loads((tmp_path / "out.json").read_text())
+
+
+def test_folders_are_paired_by_name_and_what_is_bad_is_counted_with_its_reason(folders, tmp_path):
+    content = run(folders, tmp_path, "ours", method="Ours")
+    assert content["clips"]["scored"] == 1 and content["clips"]["not_scored"] == ["b", "c", "d"]
+    reasons = content["clips"]["reasons"]
+    assert "b.mp4" in reasons["b"] and "no video for it" in reasons["c"] and "no reference for it" in reasons["d"]
+    ours = content["methods"]["Ours"]
+    assert ours["per_clip"]["a"]["frames"] == 20 and ours["per_clip"]["b"]["psnr"] is None
+    assert ours["failed"]["psnr"] == {name: reasons[name] for name in "bcd"} and ours["undefined"]["psnr"] == 3
+    assert content["methods"]["ground truth"]["per_clip"]["a"]["psnr"] is None, "against itself"
+    assert content["clips"]["frames_left_out"] == {"a": {"video": 0, "reference": 10}}
+
+
+def test_frames_are_compared_at_the_same_times_with_landmarks_mask_and_own_sound(folders, tmp_path):
+    content = run(folders, tmp_path, "ours/a.mp4", reference=("true/a.mp4",), method="Ours")
+    (_, _, sound, landmarks, mask), (*_, own_sound, _, _) = FakeJudge.last.given[::-1]
+    assert content["methods"]["Ours"]["overall"]["psnr"] == pytest.approx(20, abs=3), "drawn 20 darker"
+    assert sound is None and own_sound.shape == (20 * 640,) and np.abs(own_sound.astype(int)).max() > 500
+    drawn = PERSON.landmarks()[:20]
+    assert np.abs(landmarks[:, 27:48] - drawn[:, 27:48]).mean() < 0.02, "eyes and nose where they were drawn"
+    assert mask.shape == (20, SIZE, SIZE) and 0.05 < mask.mean() < 0.5
+    middle = (drawn[:, 48:60].mean(axis=1) * SIZE).astype(int)
+    assert all(mask[t, y, x] for t, (x, y) in enumerate(middle))
+
+
+def test_a_silent_video_may_take_the_sound_of_its_reference(folders, tmp_path):
+    content = run(folders, tmp_path, "ours/a.mp4", reference=("true/a.mp4",), audio="reference", frames=8)
+    (*_, sound, _, _), (*_, true_sound, _, _) = FakeJudge.last.given[::-1]
+    assert np.array_equal(sound, true_sound) and len(sound) == 8 * 640
+    assert "ours" in content["methods"], "called by its folder"
+
+
+def test_faceless_references_and_other_sizes(tmp_path):
+    rng = np.random.default_rng(0)
+    write_video(tmp_path / "wall.mp4", (np.full((SIZE, SIZE, 3), rng.integers(99), np.uint8) for _ in range(5)))
+    write_video(tmp_path / "wide.mp4", (np.full((SIZE, 2 * SIZE, 3), 99, np.uint8) for _ in range(5)))
+    walls = [tmp_path / "wall.mp4", tmp_path / "wide.mp4", tmp_path / "wall.mp4"]
+    out = tmp_path / "out.json"
+    score(walls, [*walls[:2], tmp_path / "wide.mp4"], out, method="m", device="cpu")
+    content = json.loads(out.read_text())
+    failed = content["methods"]["m"]["failed"]
+    assert "no face" in failed["mouth_psnr"]["wall"] and "wall" not in failed["psnr"], "the whole frame is measured"
+    assert FakeJudge.last.given[0][3] is None and FakeJudge.last.given[0][4] is None
+    assert "expected a square; --crop face" in content["clips"]["reasons"]["wide"]
+    assert "128 x 128, its reference 256 x 128; scale" in content["clips"]["reasons"]["wall (3)"]
+
+
+def test_the_square_around_the_face_is_cut_from_both(folders, tmp_path):
+    wide = tmp_path / "wide.mp4"
+    frames = [np.pad(frame, ((0, 0), (40, 88), (0, 0))) for frame in PERSON.frames(SIZE)][:10]
+    write_video(wide, iter(frames), crf=12)
+    score([wide], [wide], tmp_path / "out.json", method="same", crop="face", device="cpu")
+    generated, true, _, landmarks, _ = FakeJudge.last.given[-1]
+    assert true.shape[1] == true.shape[2] <= SIZE and np.array_equal(generated, true)
+    assert landmarks.min() > 0 and landmarks.max() < 1
+
+
+def test_more_files_on_one_side_are_not_dropped(tmp_path):
+    pairs = pair_up([tmp_path / "a.mp4", tmp_path / "x" / "a.mp4"], [tmp_path / "b.mp4"])
+    assert [(pair.name, pair.reference) for pair in pairs] == [("a", tmp_path / "b.mp4"), ("a (2)", None)]
+
+
+def test_nothing_scored_is_an_error_that_leaves_the_reasons(folders, tmp_path):
+    with pytest.raises(UserError, match=r"none of 1 clips.*b\.mp4"):
+        run(folders, tmp_path, "ours/b.mp4", reference=("true/b.mp4",))
+    assert json.loads((tmp_path / "out.json").read_text())["clips"]["failed"] == 1
+
+
+def test_the_command_takes_several_references(folders, tmp_path):
+    out = tmp_path / "out.json"
+    paths = [str(folders / name) for name in ("true/a.mp4", "true/c.mp4")]
+    arguments = ["score", *paths, "--reference", *paths, "--out", str(out), "--measuring.lpips", "null"]
+    assert main([*arguments, "--frames", "2", "--device", "cpu", "--method", "copy"]) == 0
+    assert json.loads(out.read_text())["clips"]["scored"] == 2
