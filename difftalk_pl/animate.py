@@ -20,9 +20,10 @@ from difftalk_pl.data.video import fit_audio, read_audio, write_video
 from difftalk_pl.data.windows import GENERATION, ReferenceRule, Windows
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
+from difftalk_pl.stages.contract import DataContract
 from difftalk_pl.stages.generation import Generator, SamplerConfig
 from difftalk_pl.stages.latents import LatentCodec, choose_device
-from difftalk_pl.stages.weights import DataContract, read_weights
+from difftalk_pl.stages.weights import read_weights
 
 log = logging.getLogger(__name__)
 SOUND_RATE = 44100  # of the result; features are made from 16 kHz

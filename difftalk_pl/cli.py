@@ -4,16 +4,22 @@ import logging
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 import lightning as L
 import torch
+from jsonargparse.typing import PositiveFloat
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from difftalk_pl import __version__
+from difftalk_pl.callbacks.processes import end_children, explained, set_timeout
 from difftalk_pl.data.datamodule import HDTFDataModule
 from difftalk_pl.errors import UserError
 from difftalk_pl.logs import log_to_terminal
+from difftalk_pl.revision import revision
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +40,36 @@ fit goes on from RUN/checkpoints/last.ckpt where there is one."""
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes config.yaml into the run's folder, and the configuration to every logger."""
+    """Writes config.yaml into the run's folder, and the configuration with the code's revision to every logger."""
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Not yet: a run that is refused must not overwrite the configuration of the run in the folder."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        folder = Path(self.config.run)
-        self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(self.config.as_dict())
+        if trainer.is_global_zero:
+            text = self.parser.dump(self.config, skip_none=False)
+            first = f"# difftalk_pl {__version__}, git {revision() or 'unknown'}\n"
+            self.file.write_text(first + text, encoding="utf-8")
+            self._log(trainer.loggers)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Of `validate`, and not of the validations within a fit."""
+        if trainer.state.fn == "validate":
+            self.on_test_start(trainer, pl_module)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """To whoever has none: a run of W&B that a fit has begun keeps the fit's configuration."""
+        if trainer.is_global_zero:
+            began = self.file.exists()
+            self._log([logger for logger in trainer.loggers if not (began and getattr(logger, "resumed", False))])
+
+    @property
+    def file(self) -> Path:
+        return Path(self.config.run) / "config.yaml"
+
+    def _log(self, loggers: list[Logger]) -> None:
+        for logger in loggers:
+            logger.log_hyperparams({**self.config.as_dict(), "git": revision()})
 
 
 class DiffTalkCLI(LightningCLI):
@@ -53,6 +77,13 @@ class DiffTalkCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", type=str, required=True, help="the run's folder, such as runs/demo/diffusion")
+        parser.add_argument(
+            "--rank_timeout",
+            type=PositiveFloat,
+            default=30.0,
+            help="minutes that one process of several waits for another before the run is given up; longer than the "
+            "processes take to start",
+        )
 
     def _parse_ckpt_path(self) -> None:
         """A checkpoint's hyperparameters must not override the YAML and the command line."""
@@ -66,12 +97,27 @@ class DiffTalkCLI(LightningCLI):
                 raise error.__cause__ from None
             raise
 
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        set_timeout(trainer, self._get(self.config, "rank_timeout"))
+        return trainer
+
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         Path(config.run).mkdir(parents=True, exist_ok=True)
         torch.set_float32_matmul_precision("high")
         if config.ckpt_path == "last":
             config.ckpt_path = self._last_checkpoint(Path(config.run) / "checkpoints" / "last.ckpt")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """No process outlives a failure of the first one."""
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException as error:
+            end_children(self.trainer)
+            if (line := explained(error, self.trainer, self.config[subcommand].rank_timeout)) is not None:
+                raise line from error
+            raise
 
     def _last_checkpoint(self, path: Path) -> str | None:
         if path.exists():

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from difftalk_pl.errors import UserError
 
@@ -27,6 +27,21 @@ BACKBONES = {  # torchvision's names; what follows the dash is the start of the 
     "vgg": "vgg16-397923af.pth",
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
 }
+
+
+class Published(NamedTuple):
+    """A file whose name does not carry its hash."""
+
+    name: str
+    source: str
+    sha256: str
+
+
+SYNCNET = Published(
+    "syncnet_v2.model",
+    "http://www.robots.ox.ac.uk/~vgg/software/lipsync/data",
+    "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
+)
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte
@@ -125,36 +140,45 @@ def read_lpips_heads(network: str) -> "dict[str, Tensor]":
     raise UserError(f"torchmetrics: installed without lpips_models/{network}.pth; install torchmetrics>=1.9 again")
 
 
-def fetch_weights(networks: list[Literal["alex", "vgg", "squeeze"]]) -> None:
-    """Download the ImageNet networks that LPIPS looks with, into torch's own folder ($TORCH_HOME/hub/checkpoints).
+def fetch_weights(networks: list[Literal["alex", "vgg", "squeeze", "syncnet"]]) -> None:
+    """Download published networks into torch's own folder ($TORCH_HOME/hub/checkpoints).
 
-    vgg (528 MiB) is the loss of stage 1, alex (233 MiB) measures in `test`, squeeze (5 MiB) is the smallest. Files
-    that are there and whole are kept.
+    LPIPS looks with ImageNet networks: vgg (528 MiB) is the loss of stage 1, alex (233 MiB) measures in `test`, squeeze
+    (5 MiB) is the smallest. syncnet (52 MiB) judges lip sync; give its path where a SyncNet is asked for. Files that
+    are there and whole are kept.
 
     Args:
-        networks: alex, vgg, squeeze.
+        networks: alex, vgg, squeeze, syncnet.
     """
     folder = checkpoints_folder()
     folder.mkdir(parents=True, exist_ok=True)
     for network in dict.fromkeys(networks):
-        path = folder / BACKBONES[network]
-        expected = HASH_IN_NAME.search(path.name)
-        assert expected is not None
-        if path.is_file() and file_hash(path).startswith(expected[1]):
+        file = _published(network)
+        path = folder / file.name
+        if path.is_file() and file_hash(path).startswith(file.sha256):
             log.info("%s is there", path)
             continue
-        _download(path, expected[1])
+        _download(path, file)
         log.info("%s fetched", path)
 
 
-def _download(path: Path, expected: str) -> None:
-    """Fetch a file by its published name, aside and renamed, so that it appears whole and proved or not at all."""
+def _published(network: str) -> Published:
+    """Of torchvision's files the name tells the start of the hash."""
+    if network == "syncnet":
+        return SYNCNET
+    expected = HASH_IN_NAME.search(BACKBONES[network])
+    assert expected is not None
+    return Published(BACKBONES[network], SOURCE, expected[1])
+
+
+def _download(path: Path, file: Published) -> None:
+    """Fetch a published file, aside and renamed, so that it appears whole and proved or not at all."""
     import torch
 
-    url = f"{SOURCE}/{path.name}"
+    url = f"{file.source}/{file.name}"
     try:
         with _patience(TIMEOUT):
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=expected, progress=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=file.sha256, progress=True)
     except RuntimeError as error:  # torch's word for another hash
         raise UserError(f"{url}: came incomplete or changed ({error}); nothing was kept, run it again") from error
     except (OSError, HTTPException) as error:

@@ -6,8 +6,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 console = Console(stderr=True)
 
 
-def progress_bar() -> Progress:
-    """A bar with counts and times on standard error; silent lines where there is no terminal."""
+def progress_bar(transient: bool = False) -> Progress:
+    """A bar with counts and times on standard error; silent lines where there is no terminal. A transient one goes
+    away at its end."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -15,4 +16,5 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
+        transient=transient,
     )

@@ -1,6 +1,7 @@
 """The command `score`: the measures of `test` for anybody's videos."""
 
 import logging
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,14 +19,14 @@ from difftalk_pl.data.source import Settings, cut_frame, to_fractions
 from difftalk_pl.data.video import fit_audio, probe, read_audio, read_frames
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
-from difftalk_pl.stages.judge import ALL, ClipScore, Judge, Measuring
+from difftalk_pl.stages.judge import CHUNK, GROUND_TRUTH, ClipFacts, ClipScore, Judge, Measuring
 from difftalk_pl.stages.latents import choose_device
+from difftalk_pl.stages.method_judge import OF_THE_MOUTH
 
 log = logging.getLogger(__name__)
 
-GROUND_TRUTH = "ground truth"
+VIDEO, REFERENCE = "video", "reference"
 LPIPS_OPTION = "`--measuring.lpips {} --measuring.lpips_weights FILE`"
-OF_THE_FACE = ("mouth_psnr", "mouth_ssim", "mouth_lpips", "jitter_pixels", "opening_correlation")
 FACE = Settings()  # as `prepare` finds it
 
 
@@ -47,16 +48,18 @@ class How(NamedTuple):
 
 
 class Footage(NamedTuple):
-    """Both videos on one clock. `left` are the frames of each that the other one does not reach.
+    """What is known of a pair before its frames are compared.
 
-    generated, true: (T, H, H, 3) uint8; landmarks: (T, 68, 2) fractions of the side, or None and why.
+    frames: that both have; square: what is compared of each; landmarks: (T, 68, 2) fractions of the square, or None and
+    why; sounds: of the video and of the reference, None without a track; left: frames of each that the other one does
+    not reach.
     """
 
-    generated: np.ndarray
-    true: np.ndarray
-    sounds: tuple[np.ndarray | None, np.ndarray | None]
+    frames: int
+    square: Crop
     landmarks: np.ndarray | None
     faceless: str
+    sounds: tuple[np.ndarray | None, np.ndarray | None]
     left: dict[str, int]
 
 
@@ -85,7 +88,7 @@ def score(
         mask: the region of the mouth's measures, placed by the reference's landmarks.
         crop: whole compares square videos as they are; face cuts the square around the reference's face from both.
         audio: own is each video's own sound; with reference, a video without sound takes its reference's.
-        frames: how many of each clip at most, from the first; a clip is held in memory. By default all.
+        frames: how many of each clip at most, from the first; by default all.
         device: cpu, cuda, or auto.
     """
     if frames is not None and frames < 1:
@@ -122,47 +125,48 @@ class _Scoring:
     def add(self, pair: Pair) -> None:
         """Score a pair; whatever is wrong with its files becomes its reason."""
         try:
-            footage = read_pair(pair, self.how)
-            true_score, own_score = self._score(footage)
+            footage = open_pair(pair, self.how)
+            scores = self._score(pair, footage)
         except (UserError, OSError) as error:
             reason = str(error)
             log.warning("%s: not scored: %s", pair.name, reason)
             self.reasons[pair.name], self.frames[pair.name] = reason, 0
-            nothing = ClipScore(dict.fromkeys(ALL), dict.fromkeys(ALL, reason), None)
-            self.scores[pair.name] = self.true_scores[pair.name] = nothing
+            self.scores[pair.name] = self.true_scores[pair.name] = ClipScore.nothing(reason)
             return
-        self.scores[pair.name], self.true_scores[pair.name] = own_score, true_score
-        self.frames[pair.name] = len(footage.true)
-        self.sizes.add(footage.true.shape[1])
+        self.scores[pair.name], self.true_scores[pair.name] = scores[VIDEO], scores[REFERENCE]
+        self.frames[pair.name] = footage.frames
+        self.sizes.add(footage.square.side)
         if any(footage.left.values()):
             self.left[pair.name] = footage.left
             log.warning("%s: lengths differ, left out at the end: %s", pair.name, footage.left)
 
-    def _score(self, footage: Footage) -> tuple[ClipScore, ClipScore]:
+    def _score(self, pair: Pair, footage: Footage) -> dict[str, ClipScore]:
         """Of the reference against itself, and of the video."""
-        points, size, mask = footage.landmarks, footage.true.shape[1], None
-        if points is not None:
-            mask = np.stack([self.how.mask(one, size) for one in points])
-        found = []
-        for frames, sound in zip((footage.true, footage.generated), reversed(footage.sounds)):
-            one = self.judge.score(frames, footage.true, sound, points, mask)
-            lost = dict.fromkeys(OF_THE_FACE, footage.faceless) if points is None else {}
-            found.append(one._replace(failed={**lost, **one.failed}))
-        return found[0], found[1]
+        points, size = footage.landmarks, footage.square.side
+        judge, start = self.judge.open(ClipFacts(pair.name, footage.frames, size, points)), 0
+        for generated, true in read_chunks(pair, footage):
+            mask = None
+            if points is not None:
+                mask = np.stack([self.how.mask(one, size) for one in points[start : start + len(true)]])
+            judge.add(true, {REFERENCE: true, VIDEO: generated}, mask)
+            start += len(true)
+        scores = judge.scores(dict(zip((VIDEO, REFERENCE), footage.sounds)))
+        lost = dict.fromkeys(OF_THE_MOUTH, footage.faceless) if points is None else {}
+        return {name: one._replace(failed={**lost, **one.failed}) for name, one in scores.items()}
 
     def content(self, method: str) -> dict[str, Any]:
         """results.json."""
-        protocol = {
+        data = {
+            "crop": self.how.crop,
             "frame_size": sorted(self.sizes),
             "fps": FPS,
-            "crop": self.how.crop,
             "mask": self.how.mask.name,
+            "frames_per_clip": self.how.frames,
             "landmarks": f"dlib on the reference, smoothed by {FACE.smoothing:g} frames",
             "audio": "own" if self.how.audio == "own" else "own, else the reference's",
-            "frames_per_clip": self.how.frames,
             "mean": "over a clip's frames, then over clips",
-            **self.judge.describe(),
         }
+        protocol = {"data": data, "measures": self.judge.describe(), "generation": None}
         scored = len(self.frames) - len(self.reasons)
         return {
             "format": FORMAT,
@@ -203,8 +207,8 @@ def pair_up(videos: list[Path], references: list[Path]) -> list[Pair]:
     return list(pairs.values())
 
 
-def read_pair(pair: Pair, how: How) -> Footage:
-    """Decode both. Raises UserError for whatever makes them impossible to compare, with a remedy."""
+def open_pair(pair: Pair, how: How) -> Footage:
+    """Look at both once. Raises UserError for whatever makes them impossible to compare, with a remedy."""
     if pair.video is None or pair.reference is None:
         there, side = pair.video or pair.reference, "reference" if pair.reference is None else "video"
         raise UserError(f"{there}: no {side} for it; files are paired by their names or their places")
@@ -212,29 +216,39 @@ def read_pair(pair: Pair, how: How) -> Footage:
     if sizes[0] != sizes[1]:
         shapes = [f"{width} x {height}" for width, height in sizes]
         raise UserError(f"{pair.video}: {shapes[0]}, its reference {shapes[1]}; scale one of them to the other's size")
-    (width, height), true = sizes[1], list(islice(read_frames(pair.reference, FPS), how.frames))
-    points, faceless = _landmarks(true)
-    square = _square(pair.reference, points, faceless, (width, height), how.crop)
-    true = [cut_frame(frame, square, square.side) for frame in true]
-    generated = [cut_frame(frame, square, square.side) for frame in islice(read_frames(pair.video, FPS), how.frames)]
-    shared = min(len(true), len(generated))
+    count = sum(1 for _ in islice(read_frames(pair.video, FPS), how.frames))
+    points, faceless, true_count = _landmarks(islice(read_frames(pair.reference, FPS), how.frames))
+    square, shared = _square(pair.reference, points, faceless, sizes[1], how.crop), min(count, true_count)
     return Footage(
-        np.stack(generated[:shared]),
-        np.stack(true[:shared]),
-        _sounds(pair.video, pair.reference, shared, how.audio),
+        shared,
+        square,
         None if points is None else to_fractions(points[:shared], square),
         faceless,
-        {"video": len(generated) - shared, "reference": len(true) - shared},
+        _sounds(pair.video, pair.reference, shared, how.audio),
+        {"video": count - shared, "reference": true_count - shared},
     )
 
 
-def _landmarks(frames: list[np.ndarray]) -> tuple[np.ndarray | None, str]:
-    """(T, 68, 2) pixels as `prepare` finds them, or None and the reason."""
+def read_chunks(pair: Pair, footage: Footage) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Frames of the video and of the reference at the same times, (n, H, H, 3) uint8 each."""
+    assert pair.video is not None and pair.reference is not None
+    square = footage.square
+    both = zip(*(read_frames(path, FPS) for path in (pair.video, pair.reference)))
+    cut = (tuple(cut_frame(frame, square, square.side) for frame in frames) for frames in both)
+    frames = islice(cut, footage.frames)
+    while chunk := list(islice(frames, CHUNK)):
+        generated, true = map(np.stack, zip(*chunk))
+        yield generated, true
+
+
+def _landmarks(frames: Iterable[np.ndarray]) -> tuple[np.ndarray | None, str, int]:
+    """(T, 68, 2) pixels as `prepare` finds them, or None and the reason; and how many frames there are."""
+    track = track_faces(frames, detect_every=FACE.detect_every)
+    count = len(track.landmarks)
     try:
-        found = track_faces(frames, detect_every=FACE.detect_every).landmarks
-        return smooth(fill_gaps(found, FACE.max_gap, FPS), FACE.smoothing), ""
+        return smooth(fill_gaps(track.landmarks, FACE.max_gap, FPS), FACE.smoothing), "", count
     except UserError as error:
-        return None, f"reference: {error}"
+        return None, f"reference: {error}", count
 
 
 def _square(

@@ -10,7 +10,8 @@ import difftalk_pl
 PACKAGE = Path(difftalk_pl.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = ("data", "models", "stages", "metrics", "callbacks")
-COMMANDS = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "errors", "logs", "progress", "pretrained"}
+OPEN = {"__init__", "errors", "logs", "progress", "pretrained", "revision"}  # to all rooms
+COMMANDS = {path.stem for path in PACKAGE.glob("*.py")} - OPEN
 FORBIDDEN = {
     "data": {"models", "stages", "metrics", "callbacks", *COMMANDS},
     "models": {"data", "stages", "metrics", "callbacks", *COMMANDS},

@@ -13,8 +13,9 @@ from difftalk_pl.data.features import SpeechModels, add_missing, check_models, r
 from difftalk_pl.data.synthetic import perform
 from difftalk_pl.data.video import read_audio, read_frames, write_video
 from difftalk_pl.errors import UserError
+from difftalk_pl.stages.contract import DataContract
 from difftalk_pl.stages.generation import SamplerConfig
-from difftalk_pl.stages.weights import DataContract, export, read_weights
+from difftalk_pl.stages.weights import export, read_weights
 from tests.frozen import write_deepspeech
 from tests.runner import Runner
 

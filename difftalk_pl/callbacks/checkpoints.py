@@ -8,6 +8,9 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
+
+from difftalk_pl.callbacks.processes import outlive_children
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):
@@ -70,7 +73,16 @@ class LastCheckpoint(ModelCheckpoint):
             for averaging in (each for each in trainer.callbacks if isinstance(each, WeightAveraging)):  # type: ignore[attr-defined]
                 averaging.on_validation_epoch_end(trainer, pl_module)
             self._averages_in_place = False
-        super().on_exception(trainer, pl_module, exception)
+        if trainer.world_size == 1 or not isinstance(trainer.strategy, DDPStrategy):
+            super().on_exception(trainer, pl_module, exception)
+        elif trainer.is_global_zero and self._should_save_on_exception(trainer):
+            self._save_alone(trainer)
+
+    def _save_alone(self, trainer: L.Trainer) -> None:
+        """Trainer.save_checkpoint would wait for the other processes, which may be gone or waiting elsewhere."""
+        outlive_children()
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(False)
+        trainer.strategy.save_checkpoint(checkpoint, self.format_checkpoint_name({}))
 
     def _save_now(self, trainer: L.Trainer) -> None:
         if trainer.global_step != self._last_global_step_saved:

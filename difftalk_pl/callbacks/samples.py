@@ -30,7 +30,7 @@ class SampleImages(L.Callback):
         if batch_idx == 0 and trainer.is_global_zero and not trainer.sanity_checking:
             batch = self._windows(trainer, pl_module)
             with torch.no_grad():
-                rows: dict[str, torch.Tensor] = pl_module.test_step(batch, 0)  # type: ignore[assignment]
+                rows: dict[str, torch.Tensor] = pl_module.generate(batch)  # type: ignore[operator, assignment]
             names = ("image", "masked", "reference")
             shown = [(name, list(to_pixels(batch[name]))) for name in names if name in batch]
             shown += [(name, list(to_pixels(frames))) for name, frames in rows.items()]

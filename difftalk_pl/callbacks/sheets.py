@@ -1,6 +1,6 @@
 """Contact sheets: frames side by side, one row a method, over time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,3 +36,16 @@ def save_picture(path: Path, picture: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path)
     return path
+
+
+def side_by_side(rows: Mapping[str, Sequence[np.ndarray]], side: int = 192) -> Iterator[np.ndarray]:
+    """Frames of several methods as those of one video, each under its name; small ones are enlarged by a whole number.
+
+    Args:
+        rows: (H, W, 3) uint8 frames of equal sizes and numbers, by method.
+        side: pixels that a frame should have at least.
+    """
+    scale = max(-(-side // next(iter(rows.values()))[0].shape[0]), 1)
+    for frames in zip(*rows.values()):
+        tiles = [contact_sheet([(name, [frame])], scale) for name, frame in zip(rows, frames)]
+        yield np.concatenate(tiles, axis=1)

@@ -1,6 +1,5 @@
 """HDTFDataModule: which clips train, validate and test, and the loaders of their windows."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from difftalk_pl.data.audio import AROUND
 from difftalk_pl.data.clips import Clip, open_clips, read_dataset
@@ -16,10 +15,13 @@ from difftalk_pl.data.features import FeatureModel, check_features, known_kinds,
 from difftalk_pl.data.latent_cache import LatentCache
 from difftalk_pl.data.masks import MaskName, MaskPolicy
 from difftalk_pl.data.sampler import ShardSampler, WindowSampler
+from difftalk_pl.data.splits import Split
+from difftalk_pl.data.sync_windows import SyncData, open_sides
 from difftalk_pl.data.windows import (
     EVALUATION,
     FRAME,
     GENERATION,
+    MASKED_FRAME,
     TRAINING,
     TRAINING_ON_IMAGES,
     Part,
@@ -29,77 +31,6 @@ from difftalk_pl.data.windows import (
 from difftalk_pl.errors import UserError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Split:
-    """Who trains, validates and tests. No identity is on two sides.
-
-    Args:
-        val: a fraction of the identities, or a list of clips or identities, or a file that lists them, one a line.
-        test: the same.
-        train: a list or a file; by default all that is left.
-        seed: of the draw by fractions.
-    """
-
-    val: float | list[str] | Path = 0.1
-    test: float | list[str] | Path = 0.1
-    train: list[str] | Path | None = None
-    seed: int = 0
-
-    def apply(self, clips: Sequence[Clip]) -> dict[str, list[Clip]]:
-        """Divide the clips. Raises UserError where names are unknown or a person is on two sides."""
-        parts = {side: self._named(side, clips) for side in ("train", "val", "test")}
-        taken = {clip.identity for chosen in parts.values() for clip in chosen or ()}
-        free = sorted({clip.identity for clip in clips} - taken)
-        free.sort(key=self._rank)
-        for side in ("test", "val"):
-            fraction = getattr(self, side)
-            if parts[side] is None:
-                number = min(
-                    max(round(fraction * len({c.identity for c in clips})), 1 if fraction > 0 else 0), len(free)
-                )
-                chosen, free = free[:number], free[number:]
-                parts[side] = [clip for clip in clips if clip.identity in chosen]
-        if parts["train"] is None:
-            parts["train"] = [clip for clip in clips if clip.identity in free]
-        sides = {side: list(chosen or ()) for side, chosen in parts.items()}
-        _refuse_shared_identities(sides)
-        return sides
-
-    def _rank(self, identity: str) -> str:
-        """A person's place in the draw, whoever else there is: new clips hardly move those that were there."""
-        return hashlib.sha256(f"{self.seed}/{identity}".encode()).hexdigest()
-
-    def _named(self, side: str, clips: Sequence[Clip]) -> list[Clip] | None:
-        """The clips that a list names; None where the side is a fraction or what is left."""
-        wanted = getattr(self, side)
-        if wanted is None or isinstance(wanted, (int, float)):
-            return None
-        if isinstance(wanted, (str, Path)):
-            wanted = _lines(side, Path(wanted))
-        unknown = set(wanted) - {clip.name for clip in clips} - {clip.identity for clip in clips}
-        if unknown:
-            raise UserError(f"split {side}: not in the dataset: {', '.join(sorted(unknown))}; see its clips.csv")
-        return [clip for clip in clips if clip.name in wanted or clip.identity in wanted]
-
-
-def _lines(side: str, path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(
-            f"split {side}: {path}: {error.strerror}; expected a fraction, a list of names or a file of them"
-        ) from error
-
-
-def _refuse_shared_identities(sides: dict[str, list[Clip]]) -> None:
-    seen: dict[str, str] = {}
-    for side, clips in sides.items():
-        for identity in sorted({clip.identity for clip in clips}):
-            if identity in seen:
-                raise UserError(f"split: {identity!r} is in {seen[identity]} and in {side}; move it to one side")
-            seen[identity] = side
 
 
 @dataclass
@@ -122,13 +53,15 @@ class HDTFDataModule(L.LightningDataModule):
 
     Args:
         root: a folder that prepare or synthesize wrote.
-        contents: frames for the autoencoder, latents for diffusion, or images for diffusion without a cache.
+        contents: frames for the autoencoder, latents for diffusion, images for diffusion without a cache, or sync for
+            a SyncNet.
         features: the kind of audio features: mfcc, deepspeech, wav2vec2 or hubert.
         mask: what is hidden; the model must be trained and used with one policy.
         min_reference_gap: frames between a target and its reference.
         val_frames: only the first so many targets of every validation clip.
         test_frames: the same for test.
         smoothing: frames before and after the target whose audio windows the model sees; released: 4 and 3.
+        sync: what a SyncNet sees and hears, for contents sync.
         seed: of the order and of the references.
         split: who trains, validates and tests.
         loading: batch sizes and workers.
@@ -137,13 +70,14 @@ class HDTFDataModule(L.LightningDataModule):
     def __init__(
         self,
         root: Path,
-        contents: Literal["frames", "latents", "images"] = "latents",
+        contents: Literal["frames", "latents", "images", "sync"] = "latents",
         features: str = "mfcc",
         mask: MaskName = "mouth_safe",
         min_reference_gap: int = 60,
         val_frames: int | None = None,
         test_frames: int | None = None,
         smoothing: tuple[int, int] = AROUND,
+        sync: SyncData = SyncData(),
         seed: int = 0,
         split: Split = Split(),
         loading: Loading = Loading(),
@@ -153,12 +87,13 @@ class HDTFDataModule(L.LightningDataModule):
         self.mask = MaskPolicy(mask)
         self.rule = ReferenceRule(min_reference_gap)
         self.frames_per_clip = {"train": None, "val": val_frames, "test": test_frames}
-        self.smoothing, self.seed = smoothing, seed
+        self.smoothing, self.sync, self.seed = smoothing, sync, seed
         self.split = split
         self.loading = loading
         if features not in known_kinds():
             raise UserError(f"features {features!r}: expected one of {', '.join(known_kinds())}")
-        self.windows: dict[str, Windows] = {}
+        self.windows: dict[str, Any] = {}  # Windows, or SyncWindows
+        self.sides: dict[str, list[Clip]] = {}
 
     @property
     def frame_size(self) -> int:
@@ -179,20 +114,24 @@ class HDTFDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Divide the clips, open the Datasets and see that they have their features; reads clips.csv, no frame."""
         clips = open_clips(self.root)
-        sides = self.split.apply(clips)
+        self.sides = sides = self.split.apply(clips)
         used = {clip.name for side in sides.values() for clip in side}
         if unused := [clip.name for clip in clips if clip.name not in used]:
             log.info("on no side: %s", ", ".join(unused))
         log.info("clips: %s", ", ".join(f"{side} {len(clips)}" for side, clips in sides.items()))
+        if self.contents == "sync":
+            self.windows = open_sides(sides, stage, self.sync, self.seed)
+            return
         if stage == "fit":
             self._open("train", sides["train"], self._training_parts())
         if stage in ("fit", "validate") and sides["val"]:
             self._open("val", sides["val"], self._training_parts())
         if stage == "predict" and self.contents == "frames":
             raise UserError("predict needs a diffusion model (stage 2); test shows what an autoencoder reconstructs")
-        if stage in ("test", "predict"):
-            parts = EVALUATION if stage == "test" else GENERATION
-            self._open("test", sides["test"], FRAME if self.contents == "frames" else parts)
+        if stage == "test":
+            self.windows["test"] = self.evaluation("test", control=True)
+        if stage == "predict":
+            self._open("test", sides["test"], GENERATION)
         heard = [clip for windows in self.windows.values() if windows.features for clip in windows.clips]
         check_features(self.root, heard, self.features)
 
@@ -200,8 +139,7 @@ class HDTFDataModule(L.LightningDataModule):
         return {"frames": FRAME, "latents": TRAINING, "images": TRAINING_ON_IMAGES}[self.contents]
 
     def _open(self, side: str, clips: list[Clip], parts: Sequence[Part]) -> None:
-        if not clips:
-            raise UserError(f"{self.root}: no clip on the {side} side; change data.split")
+        self._refuse_empty(side)
         latents = self._latents(clips) if "latents" in parts else None
         self.windows[side] = Windows(
             clips,
@@ -215,6 +153,45 @@ class HDTFDataModule(L.LightningDataModule):
             frames_per_clip=self.frames_per_clip[side],
             smoothing=self.smoothing,
         )
+
+    def _refuse_empty(self, side: str) -> None:
+        if not self.sides[side]:
+            raise UserError(f"{self.root}: no clip on the {side} side; change data.split")
+
+    def evaluation(
+        self, side: str, clips: int | None = None, frames: int | None = None, control: bool = False
+    ) -> Windows:
+        """Whole clips to generate and to measure: every frame in its order, so that motion and sound can be judged.
+
+        A frame without a reference far enough away takes the furthest one.
+
+        Args:
+            clips: the first so many of the side.
+            frames: of each, from its beginning; by default val_frames or test_frames.
+            control: with the sound of other moments.
+        """
+        self._refuse_empty(side)
+        parts = MASKED_FRAME if self.contents == "frames" else EVALUATION if control else GENERATION
+        return Windows(
+            self.sides[side][:clips],
+            parts,
+            mask=self.mask,
+            features=self.features,
+            reference=ReferenceRule(self.rule.min_gap, lenient=True),
+            seed=self.seed,
+            fixed=True,
+            frames_per_clip=frames or self.frames_per_clip[side],
+            smoothing=self.smoothing,
+        )
+
+    def own_clips(self, windows: Windows) -> range:
+        """Numbers of the clips that this process evaluates: none twice, and none at all where there are too few."""
+        ranks = self._ranks()
+        return range(ranks["rank"], len(windows.clips), ranks["world_size"])
+
+    def evaluation_loader(self, windows: Windows, places: range) -> DataLoader:
+        """Batches of consecutive windows."""
+        return DataLoader(windows, self.loading.eval_batch_size, sampler=places, num_workers=self.loading.workers)
 
     def _latents(self, clips: list[Clip]) -> LatentCache:
         codec = getattr(getattr(self.trainer, "lightning_module", None), "codec", None)
@@ -251,21 +228,29 @@ class HDTFDataModule(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader | list:
         if "val" not in self.windows:
             return []
-        windows = self.windows["val"]
-        return self._loader(windows, ShardSampler(len(windows), **self._ranks()), self.loading.eval_batch_size)
+        return self._shard("val")
 
     def test_dataloader(self) -> DataLoader:
-        windows = self.windows["test"]
-        return self._loader(windows, ShardSampler(len(windows), **self._ranks()), self.loading.eval_batch_size)
+        """A turn for every process, in which Evaluation reads whole clips by itself, or none."""
+        return DataLoader([0])  # type: ignore[arg-type]
 
     def identities(self, side: str) -> list[str]:
         """Who is on a side; empty where it is not open."""
         return sorted({clip.identity for clip in self.windows[side].clips}) if side in self.windows else []
 
     def predict_dataloader(self) -> DataLoader:
-        return self.test_dataloader()
+        return self._shard("test")
 
-    def _loader(self, windows: Windows, sampler, batch_size: int, drop_last: bool = False) -> DataLoader:
+    def _shard(self, side: str) -> DataLoader:
+        windows, ranks = self.windows[side], self._ranks()
+        if len(windows) < ranks["world_size"]:
+            raise UserError(
+                f"{side}: {len(windows)} windows for {ranks['world_size']} processes: each needs one; raise "
+                f"data.{side}_frames, or use fewer devices"
+            )
+        return self._loader(windows, ShardSampler(len(windows), **ranks), self.loading.eval_batch_size)
+
+    def _loader(self, windows: Dataset, sampler, batch_size: int, drop_last: bool = False) -> DataLoader:
         workers = self.loading.workers
         return DataLoader(
             windows,

@@ -70,7 +70,7 @@ class _Track:
     def add(self, frame: int, points: np.ndarray) -> None:
         """Landmarks of a frame; where they lie, the face is looked for in the next one."""
         self.points[frame] = points
-        self.box = self.boxes[frame] = _box_of(points)
+        self.box = self.boxes[frame] = box_of(points)
 
     def forget(self, since: int) -> None:
         """Give up the frames after `since`."""
@@ -105,7 +105,7 @@ class FaceTracker:
         """Take the next frame, (H, W, 3) uint8 RGB."""
         alive = [track for track in self._tracks if track.alive]
         for track in alive:
-            track.add(self.frames, _landmarks(frame, track.box))
+            track.add(self.frames, landmarks_in(frame, track.box))
         self._recent.append(frame)
         if self.frames % self.detect_every == 0:
             found = self._detect_for(frame, alive)
@@ -137,10 +137,7 @@ class FaceTracker:
     def _detect(self, frame: np.ndarray, shrink: bool) -> list[Box]:
         self.detections += 1
         small, ratio = _shrink(frame) if shrink else (frame, 1.0)
-        return [
-            np.array([face.left(), face.top(), face.right() + 1, face.bottom() + 1]) / ratio
-            for face in _detector()(small, 0)
-        ]
+        return [box / ratio for box in boxes_in(small)]
 
     def _detect_for(self, frame: np.ndarray, tracks: list[_Track]) -> list[Box]:
         """Detections in the small frame, or in the full one where there is no track yet or the small one misses one."""
@@ -162,7 +159,7 @@ class FaceTracker:
         index, overlap = _best(track.box, found)
         if overlap < SAME_FACE:
             return False
-        fresh = _landmarks(frame, found.pop(index))
+        fresh = landmarks_in(frame, found.pop(index))
         if _distance(fresh, track.points[self.frames]) > DRIFTED:
             self._recheck([track], self.frames)
             track.add(self.frames, fresh)
@@ -188,7 +185,7 @@ class FaceTracker:
                 track = lost.pop(index)
             else:
                 self._tracks.append(track := _Track(box, self.frames))
-            track.add(self.frames, _landmarks(frame, box))
+            track.add(self.frames, landmarks_in(frame, box))
             track.alive, track.confirmed = True, self.frames
 
     def _recheck(self, tracks: list[_Track], last: int) -> None:
@@ -204,7 +201,7 @@ class FaceTracker:
                 index, overlap = _best(track.boxes.pop(number), found)
                 points = track.points.pop(number)
                 if overlap >= SAME_FACE:
-                    fresh = _landmarks(frame, found[index])
+                    fresh = landmarks_in(frame, found[index])
                     track.add(number, points if _distance(fresh, points) <= DRIFTED else fresh)
 
 
@@ -237,7 +234,13 @@ def _predictor():
     return dlib.shape_predictor(str(model_path(MODEL)))
 
 
-def _landmarks(frame: np.ndarray, box: Box) -> np.ndarray:
+def boxes_in(frame: np.ndarray) -> list[Box]:
+    """What dlib's detector finds in a frame, (H, W, 3) uint8 RGB; it sees nothing below 80 pixels."""
+    return [np.array([face.left(), face.top(), face.right() + 1, face.bottom() + 1]) for face in _detector()(frame, 0)]
+
+
+def landmarks_in(frame: np.ndarray, box: Box) -> np.ndarray:
+    """dlib's 68 points of the face in this box, (68, 2) float32 in whole pixels, whether there is a face or not."""
     shape = _predictor()(frame, dlib.rectangle(*(round(float(side)) for side in box)))
     return np.array([(point.x, point.y) for point in shape.parts()], np.float32)
 
@@ -250,8 +253,8 @@ def _shrink(frame: np.ndarray) -> tuple[np.ndarray, float]:
     return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)), ratio
 
 
-def _box_of(points: np.ndarray) -> Box:
-    """The box in which the detector would have seen these landmarks, without the coarse steps of its boxes."""
+def box_of(points: np.ndarray) -> Box:
+    """The box in which the detector would have seen these landmarks, pixels, without the coarse steps of its boxes."""
     centre, size = _centre_and_size(points)
     middle, half = centre + np.array(BOX_OFFSET) * size, BOX_SIDE * size / 2
     return np.concatenate([middle - half, middle + half])
@@ -270,11 +273,11 @@ def _distance(points: np.ndarray, others: np.ndarray) -> float:
 
 def _best(box: Box, others: list[Box]) -> tuple[int, float]:
     """Which of the boxes overlaps most, and its intersection over union; (-1, 0.0) where there are none."""
-    overlaps = [_overlap(box, other) for other in others]
+    overlaps = [intersection_over_union(box, other) for other in others]
     return max(enumerate(overlaps), key=lambda pair: pair[1], default=(-1, 0.0))
 
 
-def _overlap(a: Box, b: Box) -> float:
+def intersection_over_union(a: Box, b: Box) -> float:
     width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     if width <= 0 or height <= 0:
         return 0.0

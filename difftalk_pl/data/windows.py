@@ -25,6 +25,7 @@ OPEN_CLIPS = 48  # clips that one process keeps open; four files each
 
 Part = Literal["image", "masked", "reference", "mask", "latents", "audio", "other_audio", "landmarks"]
 FRAME: tuple[Part, ...] = ("image",)
+MASKED_FRAME: tuple[Part, ...] = ("image", "mask")
 CACHING: tuple[Part, ...] = ("image", "masked")
 TRAINING: tuple[Part, ...] = ("latents", "audio", "landmarks")
 TRAINING_ON_IMAGES: tuple[Part, ...] = ("image", "masked", "reference", "audio", "landmarks")
@@ -170,6 +171,10 @@ class Windows(Dataset):
         self._open: OrderedDict[int, _OpenClip] = OrderedDict()
         self._process = os.getpid()
 
+    def places(self, number: int) -> range:
+        """The windows of the clip with this number, in the order of its frames."""
+        return range(int(self.ends[number - 1]) if number else 0, int(self.ends[number]))
+
     def with_parts(self, parts: Sequence[Part]) -> "Windows":
         """The same clips under the same rules, all of their targets, as other parts and without a cache."""
         return Windows(
@@ -191,7 +196,7 @@ class Windows(Dataset):
         if not 0 <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
         number = int(np.searchsorted(self.ends, index, side="right"))
-        offset = index - (int(self.ends[number - 1]) if number else 0)
+        offset = index - self.places(number).start
         clip = self.clips[number]
         frame = self.rule.target(clip.frames, offset) if self.has_reference else offset
         return self.window(number, frame, 0 if self.fixed else epoch)

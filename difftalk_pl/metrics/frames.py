@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from difftalk_pl.metrics.frame_mean import FrameMean
+
 DATA_RANGE = 2.0  # frames are in [-1, 1]
 
 
@@ -40,3 +42,23 @@ def ssim(generated: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
         mask = torch.ones_like(similarity)
     weight = (mask > 0.5).expand_as(similarity).double()
     return (similarity * weight).flatten(1).sum(1) / weight.flatten(1).sum(1)
+
+
+class PSNR(FrameMean):
+    """Mean over frames of `psnr`, in dB: not that of the mean error. Infinite as soon as one frame is exact."""
+
+    higher_is_better = True
+
+    def update(self, generated: Tensor, true: Tensor, mask: Tensor | None = None) -> None:
+        """A chunk of frames, as for `psnr`."""
+        self.add(psnr(generated, true, mask))
+
+
+class SSIM(FrameMean):
+    """Mean over frames of `ssim`."""
+
+    higher_is_better = True
+
+    def update(self, generated: Tensor, true: Tensor, mask: Tensor | None = None) -> None:
+        """A chunk of frames, as for `ssim`."""
+        self.add(ssim(generated, true, mask))

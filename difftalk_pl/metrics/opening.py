@@ -1,7 +1,11 @@
 """How far the mouth is open, seen in the picture and known from landmarks."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from difftalk_pl.metrics.rows import RowMetric
 
 UPPER_INNER_LIP, LOWER_INNER_LIP = 62, 66
 NOSE_BASE, RIGHT_EYE, LEFT_EYE = slice(31, 36), slice(36, 42), slice(42, 48)
@@ -62,3 +66,24 @@ def correlation(x: Tensor, y: Tensor) -> float:
     """Pearson's correlation over time; nan where one of them does not move."""
     x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
     return float((x @ y) / (x.norm() * y.norm()))
+
+
+class OpeningCorrelation(RowMetric):
+    """How the opening seen in the generated frames follows that of the true landmarks, over all frames: 1 is together.
+
+    Pearson's correlation needs all frames at once, so two numbers of each are kept.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__({"openings": 2}, **kwargs)
+
+    def update(self, generated: Tensor, landmarks: Tensor) -> None:
+        """Frames (B, 3, H, W) in [-1, 1], and the true landmarks (B, 68, 2), fractions of the side."""
+        seen, known = dark_opening(generated, landmarks), true_opening(landmarks)
+        self.keep("openings", torch.stack([seen.double(), known.double()], dim=1))
+
+    def compute(self) -> Tensor:
+        seen, known = self.table("openings").unbind(1)
+        return torch.tensor(correlation(seen, known), dtype=torch.float64)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from difftalk_pl.metrics.frame_mean import FrameMean
+
 
 def lpips(layers: Sequence[Tensor]) -> Tensor:
     """The published distance of every frame: the sum over layers of the mean over places.
@@ -35,3 +37,13 @@ def masked_lpips(layers: Sequence[Tensor], mask: Tensor) -> Tensor:
     weight = (mask > 0.5).double()
     enlarged = [F.interpolate(layer.double(), mask.shape[-2:], mode="bilinear") for layer in layers]
     return (torch.stack(enlarged).sum(0) * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+
+
+class LPIPS(FrameMean):
+    """Mean over frames of `lpips`, or with a mask of `masked_lpips`."""
+
+    higher_is_better = False
+
+    def update(self, layers: Sequence[Tensor], mask: Tensor | None = None) -> None:
+        """The maps of a chunk of frames, as for `lpips`; the mask is (B, 1, H, W)."""
+        self.add(lpips(layers) if mask is None else masked_lpips(layers, mask))

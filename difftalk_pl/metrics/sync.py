@@ -4,11 +4,13 @@ The mean of the distance over clips is known as LSE-D, that of the confidence as
 cropped, and are comparable only between methods that are scored on the same crops.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, pairwise_distance
+
+from difftalk_pl.metrics.rows import RowMetric
 
 LARGEST_SHIFT = 15  # frames, in both directions; as published
 EPSILON = 1e-6  # added to every difference, as published
@@ -24,6 +26,15 @@ class SyncScores(NamedTuple):
     """
 
     offset: int
+    confidence: float
+    distance: float
+    curve: Tensor
+
+
+class MeanSync(NamedTuple):
+    """Means over clips of the fields of `SyncScores`: confidence is LSE-C, distance is LSE-D. nan without a clip."""
+
+    offset: float
     confidence: float
     distance: float
     curve: Tensor
@@ -57,3 +68,22 @@ def sync_scores(lips: Tensor, audio: Tensor, largest_shift: int = LARGEST_SHIFT)
     best = int(curve.argmin())
     distance = float(curve[best])
     return SyncScores(largest_shift - best, float(curve.median()) - distance, distance, curve)
+
+
+class LipSync(RowMetric):
+    """Means of `sync_scores` over clips, each of which counts alike; keeps the curve of every clip."""
+
+    def __init__(self, largest_shift: int = LARGEST_SHIFT, **kwargs: Any) -> None:
+        super().__init__({"curves": 2 * largest_shift + 1}, **kwargs)
+        self.largest_shift = largest_shift
+
+    def update(self, lips: Tensor, audio: Tensor) -> None:
+        """One clip: the embeddings of its windows, (N, C) each."""
+        self.keep("curves", shifted_distances(lips, audio, self.largest_shift).mean(dim=0, keepdim=True))
+
+    def compute(self) -> MeanSync:
+        curves = self.table("curves")
+        distance, best = curves.min(dim=1)
+        confidence = curves.median(dim=1).values - distance
+        offset = self.largest_shift - best.double()
+        return MeanSync(float(offset.mean()), float(confidence.mean()), float(distance.mean()), curves.mean(dim=0))

@@ -68,6 +68,7 @@ class AutoencoderPretraining(L.LightningModule):
     """
 
     batches: Tensor
+    method = "codec"  # of those that `generate` returns, the one that this stage is about
 
     def __init__(
         self,
@@ -218,9 +219,21 @@ class AutoencoderPretraining(L.LightningModule):
         self.log("val/l1", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
 
-    def test_step(self, batch: Window, batch_idx: int) -> dict[str, Tensor]:
-        """Reconstructions, (B, 3, H, W) in [-1, 1], for whoever measures them."""
-        return {"codec": self.autoencoder(batch["image"], quantise=self.quantising).image.clamp(-1, 1)}
+    def test_step(self, batch: Window, batch_idx: int) -> None:
+        """Evaluation reconstructs whole clips by `generate`."""
+
+    def generate(self, window: Window, steps: int | None = None) -> dict[str, Tensor]:
+        """Reconstructions, (B, 3, H, W) in [-1, 1], for whoever measures or shows them; there is nothing to sample."""
+        return {"codec": self.autoencoder(window["image"], quantise=self.quantising).image.clamp(-1, 1)}
+
+    @property
+    def codes(self) -> int:
+        """Size of the codebook."""
+        return self.autoencoder.config.codes
+
+    def code_indices(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, h, w), which codes its cells become."""
+        return self.autoencoder.quantise(self.autoencoder.encode(image)).indices
 
     def weights_hash(self) -> str:
         """Names the weights that are in place."""

@@ -1,6 +1,6 @@
 """Stage 2: training of the conditional diffusion model on latents of a frozen autoencoder."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from difftalk_pl.data.windows import Window
@@ -18,30 +17,13 @@ from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.sampling import NoiseSchedule
+from difftalk_pl.stages.contract import DataContract
 from difftalk_pl.stages.generation import Generator, SamplerConfig, composite
 from difftalk_pl.stages.guard import StepGuard, gradient_norm
 from difftalk_pl.stages.latents import LatentCodec
-from difftalk_pl.stages.optimisation import Decay, learning_rate_factor, total_steps
+from difftalk_pl.stages.optimisation import Optimisation
 from difftalk_pl.stages.strict import refuse_without_optimizer
-from difftalk_pl.stages.weights import DataContract, Weights, entry, load_into, plain, read_weights, weights_hash
-
-
-@dataclass
-class Optimisation:
-    """AdamW.
-
-    Args:
-        learning_rate: the effective one; nothing multiplies it. Released: 6.4e-5 for 8 GPUs with 8 windows each.
-        weight_decay: of AdamW.
-        decay: of the learning rate over the run's max_steps.
-        warmup_steps: of the learning rate.
-    """
-
-    learning_rate: float = 6.4e-5
-    weight_decay: float = 0.01
-    decay: Decay = "constant"
-    warmup_steps: int = 0
-
+from difftalk_pl.stages.weights import Weights, entry, load_into, plain, read_weights, weights_hash
 
 REMEDIES = (
     "Where the data are sound, go on with a lower optimisation.learning_rate, trainer.gradient_clip_val 1.0, or "
@@ -64,6 +46,8 @@ class DiffusionTraining(L.LightningModule):
         seed: of noise and timesteps, which are a function of (seed, rank, step, part of an accumulated step).
         channels_last: memory layout, faster on CPUs.
     """
+
+    method = "model"  # of those that `generate` returns, the one that this stage is about
 
     def __init__(
         self,
@@ -90,22 +74,10 @@ class DiffusionTraining(L.LightningModule):
             self.difftalk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def configure_optimizers(self):
-        settings = self.optimisation
-        optimizer = torch.optim.AdamW(
-            self.difftalk.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        total = total_steps(self.trainer, settings.decay)
-        schedule = LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, settings.decay, settings.warmup_steps, total)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.optimisation.configure(self.difftalk.parameters(), self.trainer)
 
     def on_train_start(self) -> None:
-        """The configuration's rate holds, not the one that a resumed optimizer remembers."""
-        settings, schedule = self.optimisation, self.lr_schedulers()
-        schedule.base_lrs = [settings.learning_rate] * len(schedule.base_lrs)  # type: ignore[union-attr]
-        for group, rate in zip(self.optimizers().param_groups, schedule.get_lr()):  # type: ignore[union-attr]
-            group.update(initial_lr=settings.learning_rate, lr=rate, weight_decay=settings.weight_decay)
+        self.optimisation.prevail(self.optimizers(), self.lr_schedulers())
 
     def setup(self, stage: str) -> None:
         """Hold the data against the model before any step."""
@@ -167,14 +139,33 @@ class DiffusionTraining(L.LightningModule):
             z, z_masked, z_reference = (self.codec.encode(batch[key]) for key in ("image", "masked", "reference"))
         return z, self.difftalk.condition(batch["audio"], batch["landmarks"], z_masked, z_reference)
 
-    def test_step(self, batch: Window, batch_idx: int) -> dict[str, Tensor]:
-        """Frames drawn by the model and by its controls, (B, 3, H, W) in [-1, 1], for whoever measures them."""
-        generator = Generator(self.difftalk, self.codec, self.schedule, self.sampler)
-        reconstructed = self.codec.decode(self.codec.encode(batch["image"]))
-        rows = {"model": generator(batch), "codec": composite(reconstructed, batch["image"], batch["mask"])}
-        if "other_audio" in batch:
-            rows["shuffled audio"] = generator({**batch, "audio": batch["other_audio"]})
+    def test_step(self, batch: Window, batch_idx: int) -> None:
+        """Evaluation generates whole clips by `generate`."""
+
+    def generate(self, window: Window, steps: int | None = None) -> dict[str, Tensor]:
+        """Frames drawn by the model and by its controls, (B, 3, H, W) in [-1, 1], for whoever measures or shows them.
+
+        Args:
+            window: a batch with image, masked, reference, mask, audio, landmarks; with other_audio there is one control
+                more.
+            steps: of sampling, in place of the configured ones.
+        """
+        sampler = self.sampler if steps is None else replace(self.sampler, steps=steps)
+        generator = Generator(self.difftalk, self.codec, self.schedule, sampler)
+        reconstructed = self.codec.decode(self.codec.encode(window["image"]))
+        rows = {"model": generator(window), "codec": composite(reconstructed, window["image"], window["mask"])}
+        if "other_audio" in window:
+            rows["shuffled audio"] = generator({**window, "audio": window["other_audio"]})
         return rows
+
+    @property
+    def codes(self) -> int:
+        """Size of the codebook."""
+        return self.codec.network.config.codes
+
+    def code_indices(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, h, w), which codes its cells become."""
+        return self.codec.indices(image)
 
     def predict_step(self, batch: Window, batch_idx: int) -> Tensor:
         return Generator(self.difftalk, self.codec, self.schedule, self.sampler)(batch)

@@ -11,10 +11,16 @@ log = logging.getLogger(__name__)
 
 FILES = ["*.json", "*.safetensors"]  # all that is read of a repository
 
-TITLES = {"autoencoder": "VQ autoencoder (stage 1 of DiffTalk)", "diffusion": "DiffTalk, diffusion model (stage 2)"}
+TITLES = {
+    "autoencoder": "VQ autoencoder (stage 1 of DiffTalk)",
+    "diffusion": "DiffTalk, diffusion model (stage 2)",
+    "syncnet": "SyncNet, a judge of lip sync",
+}
+NETWORKS = {"autoencoder": "autoencoder", "diffusion": "difftalk", "syncnet": "syncnet"}
 COMMANDS = {
     "autoencoder": "python -m difftalk_pl cache-latents --data DATA --autoencoder FOLDER",
     "diffusion": "python -m difftalk_pl animate --checkpoint FOLDER --video person.mp4 --audio speech.wav --out o.mp4",
+    "syncnet": "python -m difftalk_pl score video.mp4 --reference true.mp4 --measuring.syncnet FOLDER",
 }
 MARK = "library_name: difftalk_pl"
 CARD = """---
@@ -67,7 +73,7 @@ def model_card(stage: str, config: Mapping[str, Any], parameters: Mapping[str, i
         settings="\n".join(f"| {name} | {value} |" for name, value in _flat(config)),
         inside=", `autoencoder/` the same of the first stage" if stage == "diffusion" else "",
         command=COMMANDS[stage],
-        network="difftalk" if stage == "diffusion" else "autoencoder",
+        network=NETWORKS[stage],
     )
 
 

@@ -19,11 +19,9 @@ from difftalk_pl.stages.targets import (
     refuse_foreign_checkpoint,
     refuse_foreign_folder,
 )
-from difftalk_pl.stages.weights import ENTRY, MODEL_FILE, Stage, Weights, read_weights, write_checkpoint
+from difftalk_pl.stages.weights import ENTRY, MODEL_FILE, STAGES, Stage, Weights, read_weights, write_checkpoint
 
 log = logging.getLogger(__name__)
-
-STAGES = {"autoencoder": "an autoencoder (stage 1)", "diffusion": "a diffusion model (stage 2)"}
 
 
 def import_checkpoint(
@@ -46,7 +44,7 @@ def import_checkpoint(
     Args:
         file: what to read.
         out: the folder to write, or one file where the name ends in .ckpt.
-        expect: refuse anything but an autoencoder, or a diffusion model.
+        expect: refuse anything but an autoencoder, a diffusion model, or a SyncNet.
         raw: take the weights of the last step in place of their moving average.
         half: store 16 bit floats, in a folder.
         head_width: channels of an attention head of a published denoiser; the file does not say it.

@@ -1,43 +1,36 @@
-"""All measures of one clip: what test, validation and the command `score` have in common."""
+"""All measures of a clip: what test, validation and the command `score` have in common.
+
+A clip is judged while its frames go by, for all methods at once, so that memory does not grow with its length.
+"""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from einops import rearrange
-from torch import Tensor
 
+from difftalk_pl.data.lip_crops import SyncCrop
 from difftalk_pl.data.measured_faces import MeasuredFaces
-from difftalk_pl.errors import UserError
-from difftalk_pl.metrics.identity import similarity
-from difftalk_pl.metrics.landmarks import lmd
-from difftalk_pl.metrics.motion import jitter, silent_frames, silent_motion
-from difftalk_pl.metrics.opening import correlation
-from difftalk_pl.metrics.scores import MEASURES, frame_scores
+from difftalk_pl.metrics.frames import DATA_RANGE
 from difftalk_pl.models.perceptual import Network
 from difftalk_pl.pretrained import MissingWeights
+from difftalk_pl.stages.method_judge import ALL, DESCRIBED, LOOKED_AT, MethodJudge, Tools, TrueChunk
 from difftalk_pl.stages.perceptual import PerceptualDistance
 from difftalk_pl.stages.sync_judge import SyncJudge
 
 log = logging.getLogger(__name__)
 
-LPIPS_OPTION = "`--trainer.callbacks+=Evaluation --trainer.callbacks.lpips={} --trainer.callbacks.lpips_weights=FILE`"
-AVERAGED = ("psnr", "ssim", "lpips", "mouth_psnr", "mouth_ssim", "mouth_lpips")  # over a clip's frames
-SYNC = ("sync_offset", "sync_confidence", "sync_distance")
-FACES = ("lmd", "identity", "jitter_landmarks", "silent_motion")
-ALL = (*AVERAGED, *SYNC, "lmd", "identity", "jitter_landmarks", "jitter_pixels", "silent_motion", "opening_correlation")
+GROUND_TRUTH = "ground truth"  # the true video as a method
 CHUNK = 16  # frames that are compared at a time
-MOUTH = slice(48, 68)
-SyncCrop = Literal["face_crop", "whole_frame"]
+LPIPS_OPTION = "`--trainer.callbacks+=Evaluation --trainer.callbacks.lpips={} --trainer.callbacks.lpips_weights=FILE`"
 
 
 @dataclass
 class Measuring:
-    """What is measured.
+    """What is measured beside PSNR and SSIM.
 
     Args:
         lpips: network of the perceptual measure; null does not measure it.
@@ -65,6 +58,23 @@ class ClipScore(NamedTuple):
     failed: dict[str, str]
     curve: list[float] | None = None
 
+    @classmethod
+    def nothing(cls, reason: str) -> "ClipScore":
+        """Of a clip that could not be judged at all."""
+        return cls(dict.fromkeys(ALL), dict.fromkeys(ALL, reason))
+
+
+class ClipFacts(NamedTuple):
+    """What is known of a clip before its first frame.
+
+    name: for messages; frames: T; landmarks: (T, 68, 2) of the true video, fractions of the side, or None.
+    """
+
+    name: str
+    frames: int
+    size: int
+    landmarks: np.ndarray | None
+
 
 class Judge:
     """Scores generated clips against true ones. Frames are 8-bit, as anybody's video has them.
@@ -82,98 +92,66 @@ class Judge:
     def __init__(
         self, measuring: Measuring, device: torch.device, speaks: bool = True, lpips_option: str = LPIPS_OPTION
     ) -> None:
-        self.measuring, self.device = measuring, device
-        self.distance, self.lpips_protocol = _open_lpips(measuring, device, speaks, lpips_option)
-        self.sync = None if measuring.syncnet is None else SyncJudge(measuring.syncnet, measuring.sync_crop).to(device)
-        self.faces = MeasuredFaces() if measuring.faces else None
-        self._true: tuple[np.ndarray, Any] | None = None  # of the clip at hand, measured once for all methods
+        distance, self.lpips_protocol = _open_lpips(measuring, device, speaks, lpips_option)
+        sync = None if measuring.syncnet is None else SyncJudge(measuring.syncnet, measuring.sync_crop).to(device)
+        self.tools = Tools(device, distance, sync, MeasuredFaces() if measuring.faces else None)
 
     def describe(self) -> dict[str, Any]:
         """What these numbers have to be published with."""
-        faces = "68 points and descriptors of dlib; lmd in pixels of a 256 pixel frame; jitter relative to the true video"
+        faces = {
+            "by": "dlib: 68 points in boxes of the true video's landmarks; descriptors of the face recognition network",
+            "lmd": "mean over mouth points and frames, pixels of a 256 pixel frame",
+            "identity": f"mean cosine of descriptors, every {DESCRIBED} frames",
+            "jitter": "second difference over time, relative to the true video",
+        }
         return {
             "frames": "8 bit RGB",
-            "data_range": 2.0,
+            "data_range": DATA_RANGE,
             "ssim": "Gaussian window 11, sigma 1.5",
             "lpips": self.lpips_protocol,
-            "sync": None if self.sync is None else self.sync.describe(),
-            "faces": faces if self.faces else None,
+            "sync": None if self.tools.sync is None else self.tools.sync.describe(),
+            "faces": faces if self.tools.faces else None,
         }
 
-    def score(
-        self,
-        generated: np.ndarray,
-        true: np.ndarray,
-        samples: np.ndarray | None,
-        landmarks: np.ndarray | None,
-        mask: np.ndarray | None,
-    ) -> ClipScore:
-        """One clip. What cannot be measured is null and, where that is a failure, named with its reason.
+    def open(self, facts: ClipFacts) -> "ClipJudge":
+        return ClipJudge(self.tools, facts)
 
-        Args:
-            generated, true: (T, H, W, 3) uint8.
-            samples: (T * 640,) int16 at 16 kHz, the sound of `generated`.
-            landmarks: (T, 68, 2), fractions of the side, of `true`.
-            mask: (T, H, W) bool, the generated region.
-        """
-        values: dict[str, float | None] = dict.fromkeys(ALL)
-        failed: dict[str, str] = {}
-        values |= self._frames(generated, true, landmarks, mask)
-        if mask is not None:
-            values["jitter_pixels"] = _known(jitter(_grey(generated), _grey(true), torch.from_numpy(mask)))
-        curve: list[float] | None = None
-        if self.sync is not None:
-            found, curve = _attempt(SYNC, failed, lambda: self._sync(generated, samples, landmarks)) or ({}, None)
-            values |= found
-        if self.faces is not None:
-            values |= _attempt(FACES, failed, lambda: self._faces(generated, true, samples, landmarks)) or {}
-        return ClipScore(values, failed, curve)
 
-    @torch.no_grad()
-    def _frames(self, generated, true, landmarks, mask) -> dict[str, float | None]:
-        """Means over frames, and how the seen opening follows the known one."""
-        rows = []
+class ClipJudge:
+    """One clip while its frames go by, in order."""
+
+    def __init__(self, tools: Tools, facts: ClipFacts) -> None:
+        self.tools, self.facts = tools, facts
+        self.seen = 0
+        self.methods: dict[str, MethodJudge] = {}
+
+    def add(self, true: np.ndarray, generated: Mapping[str, np.ndarray], mask: np.ndarray | None) -> None:
+        """The next frames, (n, H, W, 3) uint8, of the true video and of every method; mask (n, H, W) bool is the
+        generated region. A method whose array is the true one itself is the ground truth."""
         for start in range(0, len(true), CHUNK):
             part = slice(start, start + CHUNK)
-            one, other = (_signed(frames[part]).to(self.device) for frames in (generated, true))
-            hidden = None if mask is None else torch.from_numpy(mask[part, None]).float().to(self.device)
-            points = None if landmarks is None else torch.from_numpy(np.array(landmarks[part])).to(self.device)
-            layers = None if self.distance is None else self.distance.layers(one, other)
-            rows.append(frame_scores(one, other, hidden, points, layers).cpu())
-        columns = dict(zip(MEASURES, torch.cat(rows).unbind(1)))
-        values = {name: _known(columns[name].mean()) for name in AVERAGED}
-        return values | {"opening_correlation": _known(correlation(columns["opening"], columns["true_opening"]))}
+            chunk = self._chunk(true[part], None if mask is None else mask[part])
+            for name, frames in generated.items():
+                if name not in self.methods:
+                    self.methods[name] = MethodJudge(self.tools, self.facts)
+                self.methods[name].add(chunk.true if frames is true else frames[part], chunk)
+            self.seen += len(chunk.true)
 
-    def _sync(self, generated, samples, landmarks) -> tuple[dict[str, float | None], list[float]]:
-        assert self.sync is not None
-        if samples is None:
-            raise UserError("no sound")
-        scores = self.sync.score(generated, samples, landmarks)
-        return dict(zip(SYNC, map(float, scores[:3]))), [float(value) for value in scores.curve]
+    def _chunk(self, true: np.ndarray, mask: np.ndarray | None) -> TrueChunk:
+        """What all methods need of the true frames, made once."""
+        landmarks = self.facts.landmarks
+        known = None if landmarks is None else np.asarray(landmarks[self.seen : self.seen + len(true)])
+        chunk = TrueChunk(true, mask, known, self.seen)
+        if self.tools.faces is None or known is None:
+            return chunk
+        points = self.tools.faces.landmarks(true, known)
+        described = chunk.every(DESCRIBED)
+        descriptors = self.tools.faces.descriptors(true[described], points[described])
+        return chunk._replace(points=points, descriptors=descriptors, looked_at=chunk.every(LOOKED_AT))
 
-    def _faces(self, generated, true, samples, landmarks) -> dict[str, float | None]:
-        assert self.faces is not None
-        if landmarks is None:
-            raise UserError("no landmarks of the true video")
-        if self._true is None or self._true[0] is not true:
-            points = self.faces.landmarks(true, landmarks)
-            self._true = true, (points, self.faces.descriptors(true, points))
-        there, known = self._true[1]
-        if generated is true:
-            here, described = there, known
-        else:
-            if not self.faces.has_face(generated):
-                raise UserError("no face found in the generated frames")
-            here = self.faces.landmarks(generated, landmarks)
-            described = self.faces.descriptors(generated, here)
-        ours, theirs = torch.from_numpy(here).double(), torch.from_numpy(there).double()
-        still = None if samples is None else silent_frames(samples, len(true))
-        return {
-            "lmd": _known(lmd(ours, theirs)),
-            "identity": _known(similarity(torch.from_numpy(described), torch.from_numpy(known))),
-            "jitter_landmarks": _known(jitter(ours[:, MOUTH], theirs[:, MOUTH])),
-            "silent_motion": None if still is None else _known(silent_motion(ours, still)),
-        }
+    def scores(self, samples: Mapping[str, np.ndarray | None]) -> dict[str, ClipScore]:
+        """By method. `samples` is the sound of each, (T * 640,) int16 at 16 kHz, or None where there is none."""
+        return {name: ClipScore(*method.scores(samples[name])) for name, method in self.methods.items()}
 
 
 def _open_lpips(measuring: Measuring, device: torch.device, speaks: bool, option: str):
@@ -181,9 +159,9 @@ def _open_lpips(measuring: Measuring, device: torch.device, speaks: bool, option
     if measuring.lpips is None:
         return None, None
     try:
-        distance = PerceptualDistance(
-            measuring.lpips, measuring.lpips_weights, option.format(measuring.lpips)
-        ).to(device)
+        distance = PerceptualDistance(measuring.lpips, measuring.lpips_weights, option.format(measuring.lpips)).to(
+            device
+        )
     except MissingWeights as missing:
         if measuring.lpips_weights is not None:
             raise
@@ -191,28 +169,3 @@ def _open_lpips(measuring: Measuring, device: torch.device, speaks: bool, option
             log.warning("LPIPS is not measured: %s", missing)
         return None, {"network": measuring.lpips, "not_measured": str(missing)}
     return distance, {**distance.describe(), "mouth": "mean of the distance map where the mask is 1"}
-
-
-def _attempt(measures: tuple[str, ...], failed: dict[str, str], measure: Callable[[], Any]) -> Any:
-    """What `measure` gives, or None and its reason for every one of the measures."""
-    try:
-        return measure()
-    except UserError as error:
-        failed |= dict.fromkeys(measures, str(error))
-        return None
-
-
-def _signed(frames: np.ndarray) -> Tensor:
-    """(T, H, W, 3) uint8 -> (T, 3, H, W) in [-1, 1]."""
-    return rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w").float() / 127.5 - 1
-
-
-def _grey(frames: np.ndarray) -> Tensor:
-    """(T, H, W, 3) uint8 -> (T, H, W), the mean of the colours."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).float().mean(-1)
-
-
-def _known(value: Tensor | float) -> float | None:
-    """null for what is not finite."""
-    number = float(value)
-    return number if np.isfinite(number) else None

@@ -54,6 +54,11 @@ class LatentCodec:
             return self.network.encode(image.float())
 
     @torch.no_grad()
+    def indices(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, h, w), numbers in the codebook."""
+        return self.network.quantise(self.encode(image)).indices
+
+    @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """z (B, 3, h, w) -> (B, 3, H, W) in [-1, 1], through the codebook."""
         with torch.autocast(z.device.type, enabled=False):

@@ -9,9 +9,10 @@ from difftalk_pl.data.audio import FEATURES
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.difftalk import DiffTalkConfig
 from difftalk_pl.stages import published
+from difftalk_pl.stages.contract import DataContract
 from difftalk_pl.stages.published import AVERAGE, BUFFERS, CODEBOOK, DENOISER, ENCODERS, FIRST_STAGE, State, below
 from difftalk_pl.stages.safe_unpickling import listed
-from difftalk_pl.stages.weights import DataContract, Weights, plain
+from difftalk_pl.stages.weights import Weights, plain
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ OTHERS = {  # start of a tensor's name -> what has such tensors
     "encoder.down_blocks.": "an autoencoder under the names of diffusers; the published code's names are expected",
     "transformer.": "a transformer",
     "features.": "an image classifier, by its names",
+    "netcnnlip.": "a published SyncNet, which needs no import: name the file where a SyncNet is asked for",
+    "netcnnaud.": "a published SyncNet, which needs no import: name the file where a SyncNet is asked for",
     "layer1.": "an image classifier, by its names",
 }
 

@@ -1,4 +1,4 @@
-"""Weights on disk: Lightning checkpoints of both stages, and folders of config.json + model.safetensors.
+"""Weights on disk: Lightning checkpoints of all stages, and folders of config.json + model.safetensors.
 
 Every checkpoint holds, beside Lightning's own entries, `difftalk_pl`: the stage, its configuration as plain values and,
 for diffusion, the frozen autoencoder. So a checkpoint is enough to make a video, and nothing in it is ever unpickled.
@@ -23,6 +23,8 @@ from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
 from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.sampling import NoiseSchedule
+from difftalk_pl.models.syncnet import SyncNet, SyncNetConfig
+from difftalk_pl.stages.contract import DataContract
 from difftalk_pl.stages.hub import download, model_card, write_card
 from difftalk_pl.stages.safe_unpickling import read_file
 from difftalk_pl.stages.strict import load_into, refuse_misfits
@@ -32,36 +34,9 @@ FORMAT = 1
 ENTRY = "difftalk_pl"
 MODEL_FILE = "model.safetensors"
 INSIDE = "autoencoder"  # the first stage, in the folder of a diffusion model
-PREFIXES = {"autoencoder": "autoencoder.", "diffusion": "difftalk."}  # of the networks in Lightning's modules
-Stage = Literal["autoencoder", "diffusion"]
-
-
-@dataclass(frozen=True)
-class DataContract:
-    """What the data must be for a trained model.
-
-    Args:
-        features: kind of audio features.
-        mask: policy.
-        size: side of the frames.
-        features_model: name of what made learned features, for people; empty where nothing did or nobody knows.
-        features_sha256: its hash, by which it is recognised.
-    """
-
-    features: str = "mfcc"
-    mask: str = "mouth_safe"
-    size: int = 256
-    features_model: str = ""
-    features_sha256: str = ""
-
-    def agrees_with(self, data: "DataContract") -> bool:
-        """Whether the model may see these data. Features whose origin one side does not know are taken on trust."""
-        same_kind = (self.features, self.mask, self.size) == (data.features, data.mask, data.size)
-        return same_kind and self.knows(data.features_sha256)
-
-    def knows(self, features_sha256: str) -> bool:
-        """Whether features of this origin may be those of the training."""
-        return "" in (self.features_sha256, features_sha256) or self.features_sha256 == features_sha256
+PREFIXES = {"autoencoder": "autoencoder.", "diffusion": "difftalk.", "syncnet": "syncnet."}  # in Lightning's modules
+Stage = Literal["autoencoder", "diffusion", "syncnet"]
+STAGES = {"autoencoder": "an autoencoder (stage 1)", "diffusion": "a diffusion model (stage 2)", "syncnet": "a SyncNet"}
 
 
 @dataclass
@@ -106,24 +81,23 @@ class Weights:
         """Numbers of weights, by the parts of the network."""
         parts: dict[str, int] = {}
         for name, value in self.state.items():
-            part = "autoencoder" if self.stage == "autoencoder" else name.partition(".")[0]
+            part = name.partition(".")[0] if self.stage == "diffusion" else self.stage
             parts[part] = parts.get(part, 0) + value.numel()
         return parts if self.codec is None else parts | self.codec.parameters
 
     def autoencoder(self) -> Autoencoder:
-        """The autoencoder, whichever the stage."""
+        """The autoencoder, also that of a diffusion model. Raises UserError for weights of a SyncNet."""
         if self.codec is not None:
             return self.codec.autoencoder()
-        return self._assemble().eval().requires_grad_(False)  # type: ignore[return-value]
+        return self._assemble("autoencoder").requires_grad_(False)  # type: ignore[return-value]
 
     def difftalk(self) -> DiffTalk:
-        """The conditional denoiser. Raises UserError for weights of stage 1."""
-        if self.stage != "diffusion":
-            where = "" if self.path is None else f"{self.path}: "
-            raise UserError(
-                f"{where}these are weights of an autoencoder (stage 1); a diffusion model (stage 2) is needed"
-            )
-        return self._assemble().eval()  # type: ignore[return-value]
+        """The conditional denoiser. Raises UserError for weights of another stage."""
+        return self._assemble("diffusion")  # type: ignore[return-value]
+
+    def syncnet(self) -> SyncNet:
+        """The judge of lip sync. Raises UserError for weights of another stage."""
+        return self._assemble("syncnet").requires_grad_(False)  # type: ignore[return-value]
 
     def check(self) -> None:
         """Raises UserError where the tensors are not exactly those of the configured networks."""
@@ -131,18 +105,23 @@ class Weights:
         if self.codec is not None:
             self.codec.check()
 
-    def _assemble(self) -> nn.Module:
+    def _assemble(self, wanted: Stage) -> nn.Module:
         """The network with copies of the tensors. They are not drawn at random first, and they lie in memory as any
         other tensors do: where they lay mapped from a file, the last digits of what they compute would be others."""
+        if self.stage != wanted:
+            where = "" if self.path is None else f"{self.path}: "
+            raise UserError(f"{where}these are weights of {STAGES[self.stage]}; {STAGES[wanted]} is needed")
         network = self._without_memory()
         floats = _as_floats(self.state)
         copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in floats.items()}
         load_into(network, copies, self.path or Path("weights"), assign=True)
-        return network
+        return network.eval()
 
     def _without_memory(self) -> nn.Module:
         try:
             with torch.device("meta"):
+                if self.stage == "syncnet":
+                    return SyncNet(from_dict(SyncNetConfig, self.config["syncnet"]))
                 if self.stage == "autoencoder":
                     return Autoencoder(AutoencoderConfig.from_dict(self.config["autoencoder"]))
                 return DiffTalk(DiffTalkConfig.from_dict(self.config["difftalk"]))
@@ -283,8 +262,8 @@ def export(checkpoint: Path, out: Path, half: bool = False) -> None:
     """Write a checkpoint's weights (EMA where it has one) as a folder of config.json and model.safetensors.
 
     Args:
-        checkpoint: a .ckpt file of either stage.
-        out: the folder to write; --checkpoint, --model.init_from and --model.autoencoder accept it.
+        checkpoint: a .ckpt file of any stage.
+        out: the folder to write; whatever takes a checkpoint's weights takes it.
         half: store 16 bit floats; they are computed with as 32 bit floats all the same.
     """
     read_weights(checkpoint).save_pretrained(out, half)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from difftalk_pl.data.clips import Clip
-from difftalk_pl.data.datamodule import HDTFDataModule, Loading, Split
+from difftalk_pl.data.datamodule import HDTFDataModule, Loading
 from difftalk_pl.data.latent_cache import LatentCache
+from difftalk_pl.data.splits import Split
 from difftalk_pl.errors import UserError
 
 CODEC = "0123abcd"  # of the fixture's latents

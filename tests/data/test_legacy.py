@@ -11,9 +11,10 @@ from PIL import Image
 
 from difftalk_pl.__main__ import main
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.datamodule import HDTFDataModule, Loading, Split
+from difftalk_pl.data.datamodule import HDTFDataModule, Loading
 from difftalk_pl.data.features import FeatureModel, record_models
 from difftalk_pl.data.prepare import prepare
+from difftalk_pl.data.splits import Split
 from difftalk_pl.data.synthetic import perform
 from difftalk_pl.errors import UserError
 from tests.data.legacy_layouts import FRAMES, convert, edit, resize, shorten, steps_of, table

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from difftalk_pl.data.clips import Clip, read_rows, write_rows
-from difftalk_pl.data.datamodule import HDTFDataModule, Loading, Split
+from difftalk_pl.data.datamodule import HDTFDataModule, Loading
 from difftalk_pl.data.features import check_features
+from difftalk_pl.data.splits import Split
 from difftalk_pl.errors import UserError
 from tests.data.conftest import CODEC
 

@@ -1,9 +1,13 @@
-"""Means of LPIPS's maps, on maps whose means are known."""
+"""Means of LPIPS's maps, on maps whose means are known and against torchmetrics."""
 
+import pytest
 import torch
+from torchmetrics.functional.image import lpips as theirs
 
-from difftalk_pl.metrics.perceptual import lpips, masked_lpips
+from difftalk_pl.metrics.perceptual import LPIPS, lpips, masked_lpips
 from difftalk_pl.metrics.scores import MEASURES, frame_scores
+from difftalk_pl.models import perceptual as networks
+from difftalk_pl.pretrained import read_lpips_heads
 
 
 def quadrants(*values: float) -> torch.Tensor:
@@ -38,3 +42,48 @@ def test_scores_without_a_network_or_a_mask_are_not_measured():
     columns = [MEASURES.index("lpips"), MEASURES.index("mouth_lpips")]
     measured = {name: (~row[0, columns].isnan()).tolist() for name, row in rows.items()}
     assert measured == {"neither": [False, False], "no mask": [True, False], "both": [True, True]}
+
+
+@pytest.fixture
+def network():
+    """SqueezeNet with drawn weights, and the published heads."""
+    torch.manual_seed(0)
+    module = networks.LPIPS("squeeze")
+    module.load_state_dict({**module.state_dict(), **networks.published_state({}, read_lpips_heads("squeeze"))})
+    return module.requires_grad_(False)
+
+
+@pytest.fixture
+def pair():
+    generator = torch.Generator().manual_seed(1)
+    true, noise = (torch.rand(7, 3, 64, 64, generator=generator) * 2 - 1 for _ in range(2))
+    return (true + torch.linspace(0.1, 0.6, 7)[:, None, None, None] * noise).clamp(-1, 1), true
+
+
+def test_over_a_stream_it_is_that_of_torchmetrics(network, pair, monkeypatch, record_difference):
+    monkeypatch.setattr(theirs, "_get_tv_model_features", lambda *_: network.features)
+    expected = float(theirs._LPIPS(pnet_rand=True, net="squeeze")(*pair).double().mean())
+    ours = LPIPS()
+    for chunk in zip(*(frames.split(3) for frames in pair)):
+        ours.update(network.layers(*chunk))
+    assert expected > 1e-3
+    record_difference("LPIPS against torchmetrics, relative", abs(float(ours.compute()) / expected - 1), 1e-5)
+
+
+def test_the_truth_is_at_no_distance(network, pair):
+    metric = LPIPS()
+    metric.update(network.layers(pair[1], pair[1]))
+    assert metric.compute() == 0
+
+
+def test_over_a_stream_a_mask_counts_frame_by_frame(network, pair):
+    mask = torch.zeros(7, 1, 64, 64)
+    for frame in range(7):
+        mask[frame, :, : 8 * frame + 8] = 1
+    metric = LPIPS()
+    for *frames, part in zip(*(stream.split(3) for stream in (*pair, mask))):
+        metric.update(network.layers(*frames), part)
+    expected = torch.stack(
+        [masked_lpips(network.layers(*(x[k : k + 1] for x in pair)), mask[k : k + 1])[0] for k in range(7)]
+    )
+    assert float(metric.compute()) == pytest.approx(float(expected.mean()), rel=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from difftalk_pl.metrics.sync import shifted_distances, sync_scores
+from difftalk_pl.metrics.sync import LipSync, shifted_distances, sync_scores
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "syncnet.npz"
 
@@ -56,3 +56,21 @@ def test_every_shift_is_found_with_its_sign(late):
 def test_streams_that_do_not_fit_are_refused(lips, audio):
     with pytest.raises(ValueError, match=r"lips are \(.*\), audio is \(.*\): expected \(N, C\)"):
         sync_scores(torch.zeros(lips), torch.zeros(audio))
+
+
+def test_over_clips_each_counts_alike_whatever_its_length():
+    rng = torch.Generator().manual_seed(3)
+    clips = [torch.randn(2, windows, 8, generator=rng) for windows in (1, 30, 200)]
+    clips.append(torch.stack([clips[-1][0], clips[-1][0].roll(4, 0)]))
+    metric = LipSync()
+    for lips, audio in clips:
+        metric.update(lips, audio)
+    means, each = metric.compute(), [sync_scores(lips, audio) for lips, audio in clips]
+    for name in ("offset", "confidence", "distance"):
+        assert getattr(means, name) == pytest.approx(np.mean([getattr(scores, name) for scores in each]), abs=1e-6)
+    np.testing.assert_allclose(means.curve, np.mean([scores.curve.numpy() for scores in each], axis=0), atol=1e-6)
+    assert each[-1].offset == -4 and means.curve.shape == (31,)
+
+
+def test_without_a_clip_there_is_no_mean():
+    assert np.isnan(LipSync().compute()[:3]).all()

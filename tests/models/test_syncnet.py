@@ -8,7 +8,7 @@ import pytest
 import torch
 from einops import rearrange
 
-from difftalk_pl.models.syncnet import LIP_FRAMES, SyncNet, audio_stream, lip_stream
+from difftalk_pl.models.syncnet import LIP_FRAMES, SMALLEST_SIDE, SyncNet, SyncNetConfig, audio_stream, lip_stream
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def expected(golden):
 def net(expected):
     module = SyncNet()
     module.load_state_dict(expected.state_dict(), strict=True)
-    return module
+    return module.freeze()
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +58,18 @@ def test_a_file_of_the_published_names_loads_strictly_and_no_other(expected):
 
 
 @torch.no_grad()
-def test_it_judges_and_never_learns(net, expected):
-    parent = torch.nn.Sequential(net).train()
+def test_a_frozen_one_judges_and_never_learns(net, expected):
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    embedding = parent[0].embed_audio(expected["mfcc"])
+    embedding = net.embed_audio(expected["mfcc"])
     torch.testing.assert_close(net.embed_audio(expected["mfcc"][:1]), embedding[:1], atol=1e-5, rtol=0)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_one_that_is_not_frozen_trains(expected):
+    net = SyncNet(SyncNetConfig(side=64, width=0.05, embedding=8)).train()
+    net.embed_audio(expected["mfcc"]).square().sum().backward()
+    assert net.netcnnaud[0].weight.grad.abs().sum() > 0 and net.netcnnaud[1].num_batches_tracked == 1
 
 
 def test_gradients_reach_the_inputs(net, expected):
@@ -130,3 +135,53 @@ def test_speech_in_batches_is_speech_at_once(net):
 def test_other_shapes_are_refused(net, method, shape, complaint):
     with pytest.raises(ValueError, match=complaint):
         getattr(net, method)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("side", [SMALLEST_SIDE, 64, 96, 112, 128, 160, 223, 224, 256])
+@torch.no_grad()
+def test_any_side_leaves_one_cell(side):
+    net = SyncNet(SyncNetConfig(side=side, width=0.05, embedding=8)).freeze()
+    assert net.embed_lips(torch.zeros(2, 3, 5, side, side)).shape == (2, 8)
+    assert net.embed_frames(torch.zeros(7, 3, side, side)).shape == (3, 8)
+    with pytest.raises(ValueError, match=rf"lips are .*: expected \(B, 3, 5, {side}, {side}\)"):
+        net.embed_lips(torch.zeros(2, 3, 5, side + 1, side + 1))
+
+
+def test_a_side_below_the_smallest_leaves_nothing_and_says_so(monkeypatch):
+    with pytest.raises(ValueError, match=f"syncnet.side {SMALLEST_SIDE - 1}: expected {SMALLEST_SIDE} or more"):
+        SyncNetConfig(side=SMALLEST_SIDE - 1)
+    monkeypatch.setattr("difftalk_pl.models.syncnet.SMALLEST_SIDE", 0)
+    assert SyncNetConfig(side=SMALLEST_SIDE - 1).last_kernel == 0, "the limit is where the layers put it"
+    with pytest.raises(ValueError, match=r"syncnet.width 0.001, embedding 8"):
+        SyncNetConfig(width=0.001, embedding=8)
+
+
+def test_the_width_scales_all_layers(count_parameters):
+    """By hand: weights and biases of convolutions and of the heads, two numbers a channel of batch normalisation."""
+    lips, speech, code = (24, 64, 64, 64, 64, 128), (16, 48, 96, 64, 64, 128), 128
+    kernels = (5 * 7 * 7, 5 * 5, 9, 9, 9, 2 * 2), (9, 9, 9, 9, 9, 5 * 4)
+    expected = 2 * (code * code + code + 2 * code + code * 256 + 256)
+    for first, widths, sizes in ((3, lips, kernels[0]), (1, speech, kernels[1])):
+        for narrow, wide, size in zip((first, *widths), widths, sizes):
+            expected += narrow * wide * size + 3 * wide
+    assert count_parameters(SyncNet(SyncNetConfig(side=96, width=0.25, embedding=256))) == expected
+
+
+@torch.no_grad()
+def test_unit_length_where_asked_for():
+    torch.manual_seed(0)
+    plain, unit = (SyncNet(SyncNetConfig(64, 0.05, 8, normalise)).freeze() for normalise in (False, True))
+    unit.load_state_dict(plain.state_dict())
+    stretches = torch.rand(2, 6, 3, 64, 64) * 255
+    for method, given in (("embed_audio", torch.randn(3, 1, 13, 20)), ("embed_stretches", stretches)):
+        one, other = getattr(plain, method)(given), getattr(unit, method)(given)
+        torch.testing.assert_close(other, one / one.norm(dim=-1, keepdim=True))
+
+
+@torch.no_grad()
+def test_stretches_together_are_stretches_alone():
+    torch.manual_seed(0)
+    net = SyncNet(SyncNetConfig(64, 0.05, 8)).freeze().double()
+    stretches = torch.rand(3, 7, 3, 64, 64, dtype=torch.float64) * 255
+    alone = torch.stack([net.embed_frames(stretch) for stretch in stretches])
+    torch.testing.assert_close(net.embed_stretches(stretches), alone, atol=1e-12, rtol=0)

@@ -15,9 +15,10 @@ from difftalk_pl.data.video import read_frames, write_video
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.schedule import NoiseSchedule
+from difftalk_pl.stages.contract import DataContract
 from difftalk_pl.stages.importing import open_weights
 from difftalk_pl.stages.latents import LatentCodec
-from difftalk_pl.stages.weights import DataContract, read_weights
+from difftalk_pl.stages.weights import read_weights
 from tests.models.conftest import GOLDEN, Oracle
 from tests.published import (
     DENOISER,

@@ -1,0 +1,166 @@
+"""The clips of one side, generated and judged one after the other, shared out to processes and gathered again."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difftalk_pl.callbacks.sheets import to_pixels
+from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
+from difftalk_pl.data.windows import Windows
+from difftalk_pl.errors import UserError
+from difftalk_pl.metrics.clips import ClipTable
+from difftalk_pl.metrics.sync import LARGEST_SHIFT
+from difftalk_pl.stages.judge import ALL, GROUND_TRUTH, ClipFacts, ClipScore, Judge
+from difftalk_pl.stages.ranks import gathered_objects
+
+log = logging.getLogger(__name__)
+
+CURVE = 2 * LARGEST_SHIFT + 1
+
+
+class Shown(NamedTuple):
+    """Frames of a clip as a listener sees them.
+
+    first: number of the first frame; inputs: what the network saw; methods: what came of it, the ground truth first;
+    both (n, H, W, 3) uint8; mask: (n, H, W) bool or None; codes: (n, h, w) numbers of the codebook.
+    """
+
+    first: int
+    inputs: dict[str, np.ndarray]
+    methods: dict[str, np.ndarray]
+    mask: np.ndarray | None
+    codes: np.ndarray
+
+
+class Listener(Protocol):
+    """Whoever wants to see the clips of this process while they are judged."""
+
+    def on_clip_start(self, clip: Clip, frames: int) -> None: ...
+
+    def on_clip_frames(self, shown: Shown) -> None: ...
+
+    def on_clip_end(self, samples: np.ndarray, scores: Mapping[str, ClipScore]) -> None: ...
+
+
+class Generates(Protocol):
+    """What a stage gives to be judged: frames by method, and the codes of the true ones."""
+
+    device: torch.device
+
+    def generate(self, window: Any, steps: int | None = None) -> dict[str, Tensor]: ...
+
+    def code_indices(self, image: Tensor) -> Tensor: ...
+
+
+class Verdict(NamedTuple):
+    """The clips of all processes. scores: by method and clip; frames: how many of each; reasons: of failed ones."""
+
+    scores: dict[str, dict[str, ClipScore]]
+    frames: dict[str, int]
+    reasons: dict[str, str]
+
+
+class Judging:
+    """One evaluation. Every process judges its own clips whole, so that a clip's numbers do not depend on how many
+    processes there are; a clip that cannot be read costs itself alone.
+
+    Args:
+        judge: measures.
+        module: the stage, with the weights that are in place.
+        windows: of the side; all frames of a clip, in order.
+        loader: batches of the windows with these numbers.
+        steps: of sampling, in place of the stage's own.
+        listeners: see the clips go by.
+        done: is told how many frames are finished.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        module: Generates,
+        windows: Windows,
+        loader: Callable[[Windows, range], Iterable[Any]],
+        steps: int | None = None,
+        listeners: Iterable[Listener] = (),
+        done: Callable[[int], object] = lambda frames: None,
+    ) -> None:
+        self.judge, self.module, self.windows, self.loader = judge, module, windows, loader
+        self.steps, self.listeners, self.done = steps, list(listeners), done
+        self.tables: dict[str, ClipTable] = {}
+        self.failed: dict[str, dict[int, dict[str, str]]] = {}  # by method, clip and measure
+        self.reasons: dict[int, str] = {}
+
+    def clip(self, number: int) -> None:
+        """Generate and judge the clip with this number."""
+        try:
+            scores = self._judge(number)
+        except (UserError, OSError) as error:
+            name = self.windows.clips[number].name
+            log.warning("%s: not scored: %s", name, error)
+            self.reasons[number] = str(error)
+            return
+        for method, score in scores.items():
+            self._table(method).update(number, score.values, score.curve)
+            self.failed.setdefault(method, {})[number] = score.failed
+
+    def _table(self, method: str) -> ClipTable:
+        if method not in self.tables:
+            self.tables[method] = ClipTable(ALL, CURVE).to(self.module.device)
+        return self.tables[method]
+
+    @torch.no_grad()
+    def _judge(self, number: int) -> dict[str, ClipScore]:
+        clip, places = self.windows.clips[number], self.windows.places(number)
+        samples = clip.audio()[: len(places) * SAMPLES_PER_FRAME]
+        landmarks = clip.landmarks[: len(places)]
+        judge = None
+        for listener in self.listeners:
+            listener.on_clip_start(clip, len(places))
+        for batch in self.loader(self.windows, places):
+            shown = self._generate(batch)
+            true = shown.methods[GROUND_TRUTH]
+            if judge is None:
+                judge = self.judge.open(ClipFacts(clip.name, len(places), true.shape[1], landmarks))
+            judge.add(true, shown.methods, shown.mask)
+            for listener in self.listeners:
+                listener.on_clip_frames(shown)
+            self.done(len(true))
+        assert judge is not None
+        scores = judge.scores(dict.fromkeys(judge.methods, samples))
+        for listener in self.listeners:
+            listener.on_clip_end(samples, scores)
+        return scores
+
+    def _generate(self, batch: Any) -> Shown:
+        """Frames by method as 8 bit pixels."""
+        moved = {key: value.to(self.module.device) if torch.is_tensor(value) else value for key, value in batch.items()}
+        generated = self.module.generate(moved, self.steps)
+        inputs = {key: to_pixels(batch[key]) for key in ("masked", "reference") if key in batch}
+        methods = {GROUND_TRUTH: to_pixels(batch["image"])} | {name: to_pixels(one) for name, one in generated.items()}
+        mask = batch["mask"][:, 0].numpy() > 0.5 if "mask" in batch else None
+        codes = self.module.code_indices(moved["image"]).cpu().numpy()
+        return Shown(int(batch["frame"][0]), inputs, methods, mask, codes)
+
+    def finish(self) -> Verdict:
+        """The scores of all processes, the same in each; every process must call it, one without a clip as well."""
+        own: dict[str, Any] = {"methods": list(self.tables), "failed": self.failed, "reasons": self.reasons}
+        all_own = gathered_objects(own)
+        reasons = {number: reason for one in all_own for number, reason in one["reasons"].items()}
+        names = [clip.name for clip in self.windows.clips]
+        methods = list(dict.fromkeys(method for one in all_own for method in one["methods"]))
+        scores = {method: self._gathered(method, all_own, reasons) for method in methods or [GROUND_TRUTH]}
+        frames = {name: 0 if n in reasons else len(self.windows.places(n)) for n, name in enumerate(names)}
+        return Verdict(scores, frames, {names[number]: reason for number, reason in sorted(reasons.items())})
+
+    def _gathered(self, method: str, all_own: list[dict], reasons: dict[int, str]) -> dict[str, ClipScore]:
+        failed = {number: why for one in all_own for number, why in one["failed"].get(method, {}).items()}
+        found = {
+            number: ClipScore(values, failed.get(number, {}), curve)
+            for number, (values, curve) in self._table(method).compute().items()
+        }
+        found |= {number: ClipScore.nothing(reason) for number, reason in reasons.items()}
+        return {self.windows.clips[number].name: found[number] for number in sorted(found)}

@@ -1,0 +1,92 @@
+"""What the numbers of an evaluation were made of: the content of results.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+
+from difftalk_pl.callbacks.judging import Verdict
+from difftalk_pl.callbacks.results import FORMAT, protocol_hash, software
+from difftalk_pl.data.audio import FPS
+from difftalk_pl.data.clips import versions
+from difftalk_pl.revision import revision
+
+
+def results(
+    trainer: L.Trainer,
+    pl_module: L.LightningModule,
+    side: str,
+    measures: Mapping[str, Any],
+    methods: Mapping[str, Any],
+    verdict: Verdict,
+) -> dict[str, Any]:
+    """results.json of a run. The hash is of the protocol alone: the same for two models that were measured alike."""
+    how = protocol(trainer, pl_module, side, measures)
+    clips = {
+        "scored": len(verdict.frames) - len(verdict.reasons),
+        "failed": len(verdict.reasons),
+        "not_scored": sorted(verdict.reasons),
+        "reasons": verdict.reasons,
+        "near_references": near_references(trainer, side),
+        "seen_in_training": seen_in_training(trainer, pl_module),
+    }
+    return {
+        "format": FORMAT,
+        "methods": dict(methods),
+        "protocol": how,
+        "protocol_hash": protocol_hash(how),
+        "model": model(trainer, pl_module),
+        "versions": versions() | software(),
+        "clips": clips,
+    }
+
+
+def protocol(
+    trainer: L.Trainer, pl_module: L.LightningModule, side: str, measures: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What numbers have to share to be comparable: the data, the measures, and how frames were generated."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    sampler = getattr(pl_module, "sampler", None)
+    return {
+        "data": {
+            "crop": "as prepared",
+            "frame_size": data.frame_size,
+            "fps": FPS,
+            "mask": data.mask.name,
+            "frames_per_clip": data.frames_per_clip[side],
+            "min_reference_gap": data.rule.min_gap,
+            "seed": data.seed,
+            "mean": "over a clip's frames, then over clips",
+        },
+        "measures": dict(measures),
+        "generation": None if sampler is None else vars(sampler),
+    }
+
+
+def model(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+    """Whose numbers they are."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    return {
+        "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+        "weights": getattr(pl_module, "weights_hash", lambda: None)(),
+        "codec": getattr(getattr(pl_module, "codec", None), "hash", None),
+        "features": data.features,
+        "precision": str(trainer.precision),
+        "revision": revision(),
+    }
+
+
+def seen_in_training(trainer: L.Trainer, pl_module: L.LightningModule) -> list[str] | None:
+    """None where nothing says who the weights were trained on: an exported folder does not."""
+    trained_on = getattr(pl_module, "trained_on", None)
+    tested = trainer.datamodule.identities("test")  # type: ignore[attr-defined]
+    return None if trained_on is None else sorted(set(tested) & set(trained_on))
+
+
+def near_references(trainer: L.Trainer, side: str) -> dict[str, int]:
+    """Frames by clip that had no reference far enough away and took the furthest one."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    if data.contents == "frames":
+        return {}
+    near = {clip.name: clip.frames - data.rule.targets(clip.frames) for clip in data.sides[side]}
+    return {name: frames for name, frames in near.items() if frames}
