@@ -3,20 +3,23 @@
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from difftalk_pl.callbacks.results import FORMAT, protocol_hash
+from difftalk_pl.callbacks.results import FORMAT, SEED, protocol_hash
 from difftalk_pl.errors import UserError
-from difftalk_pl.paper_tables import TABLES, PaperTable, TestSet
+from difftalk_pl.paper_tables import TABLES, PaperRow, PaperTable, TestSet
 from difftalk_pl.table_formats import FORMATS, MEASURES, SYNC, Format, Group, Row, Table
 
 log = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 ON_TOP = ("ground truth", "codec")  # bounds, not competitors
-PAPER_MEASURES = ("psnr", "ssim", "lpips", "sync_offset", "sync_confidence")
+PAPER_MEASURES = ("psnr", "ssim", "lpips", *SYNC)
 SHOWN = 60  # characters of a protocol's value in a note
+FIRST_FORMAT = {"checkpoint", "weights", "codec"}  # format 1 has them in the protocol: they name the model
+UNSAID = object()
 
 
 class Run(NamedTuple):
@@ -27,18 +30,20 @@ class Run(NamedTuple):
 
     @property
     def protocol(self) -> dict[str, Any]:
-        return self.content.get("protocol") or {}
+        found = self.content.get("protocol") or {}
+        return {key: value for key, value in found.items() if key not in FIRST_FORMAT}
 
     @property
-    def hash(self) -> str:
-        return self.content.get("protocol_hash") or protocol_hash(self.protocol)
+    def clips(self) -> frozenset[str]:
+        """Failed ones, too."""
+        return frozenset(clip for found in self.content["methods"].values() for clip in found["per_clip"])
 
 
 def table(
     runs: list[Path],
     format: Format = "markdown",
     paper: PaperTable | None = None,
-    set: TestSet = "A",
+    set: TestSet | None = None,
     metrics: str = "",
     methods: str = "",
     intervals: bool = False,
@@ -47,14 +52,15 @@ def table(
     """Print the results of runs as one table: methods in rows, measures in columns; the best value of a column is bold
     and the second best underlined.
 
-    Ground truth and codec stand on top and are never marked. Rows of different protocols stand apart, are marked apart,
-    and a note names what differs. What was not measured is a dash, in csv an empty field.
+    Ground truth and codec stand on top and are never marked. Rows of different protocols, or of other clips, stand
+    apart, are marked apart, and a note names what differs. Seeds may differ. What was not measured is a dash, in csv an
+    empty field.
 
     Args:
         runs: folders with a results.json, or such files.
         format: markdown, latex (wants the package booktabs), or csv (all digits, no marks).
-        paper: rows of this table of the paper below the others, never marked: its protocol is another one.
-        set: the paper's test set.
+        paper: rows of this table of the paper, or of all, below the others, never marked: its protocol is another one.
+        set: one of the paper's test sets. By default both.
         metrics: which, such as psnr,ssim,sync; sync is SyncNet's offset / confidence. By default all there are.
         methods: which, such as "ground truth,model". By default all.
         intervals: with the 95 % intervals over clips.
@@ -63,9 +69,8 @@ def table(
     opened = _open_runs(runs)
     groups, notes = _groups(opened, _listed(methods))
     columns = _columns(_listed(metrics), groups, paper is not None)
-    notes += [note for group in groups for row in group.rows for note in _left_out(row, columns)]
-    if paper is not None:
-        groups.append(_paper_group(paper, set))
+    notes += [note for group in groups for note in _left_out(group.rows, columns, several_runs=len(opened) > 1)]
+    groups += _paper_groups(paper, set)
     text = FORMATS[format](Table(columns, groups, notes, intervals, several_runs=len(opened) > 1))
     for note in notes:
         log.warning("%s", note)
@@ -86,11 +91,16 @@ def read_results(path: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{file}: not JSON ({error}); give a run's folder or its {RESULTS}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("methods"), dict):
-        raise UserError(f'{file}: no "methods" in it; give a run\'s folder or its {RESULTS}')
+    methods = content.get("methods") if isinstance(content, dict) else None
+    if not isinstance(methods, dict) or not all(_is_method(found) for found in methods.values()):
+        raise UserError(f'{file}: no "methods" with "overall" and "per_clip"; give a run\'s folder or its {RESULTS}')
     if content.get("format", 1) > FORMAT:
         raise UserError(f"{file}: format {content['format']}, this version reads up to {FORMAT}; update difftalk_pl")
     return content
+
+
+def _is_method(found: Any) -> bool:
+    return isinstance(found, dict) and all(isinstance(found.get(key), dict) for key in ("overall", "per_clip"))
 
 
 def _open_runs(paths: list[Path]) -> list[Run]:
@@ -105,66 +115,85 @@ def _listed(text: str) -> list[str]:
 
 
 def _groups(runs: list[Run], methods: list[str]) -> tuple[list[Group], list[str]]:
-    """A group for each protocol, and notes on what differs between and within them."""
+    """What can be compared together: runs of one protocol and the same clips; and notes on what differs."""
     there = list(dict.fromkeys(method for run in runs for method in run.content["methods"]))
     if unknown := [method for method in methods if method not in there]:
         raise UserError(f"--methods {', '.join(unknown)}: not in these results; there are {', '.join(there)}")
-    by_protocol: dict[str, list[Run]] = {}
+    protocols: dict[str, list[Run]] = {}
+    alike: dict[tuple[str, frozenset[str]], list[Run]] = {}
     for run in runs:
-        by_protocol.setdefault(run.hash, []).append(run)
-    groups = [
-        Group(f"protocol {key}" if len(by_protocol) > 1 else "", _rows(members, methods))
-        for key, members in by_protocol.items()
-    ]
-    notes = [_differences([members[0] for members in by_protocol.values()])] if len(by_protocol) > 1 else []
-    return groups, notes + [note for members in by_protocol.values() for note in _other_clips(members)]
+        key = protocol_hash(run.protocol)
+        protocols.setdefault(key, []).append(run)
+        alike.setdefault((key, run.clips), []).append(run)
+    notes = [_protocols_differ([members[0] for members in protocols.values()])] if len(protocols) > 1 else []
+    for members in protocols.values():
+        notes += _others_differ(members)
+    groups = []
+    for (key, clips), members in alike.items():
+        title = f"protocol {key}, {len(clips)} clips" if len(alike) > 1 else ""
+        groups.append(Group(title, _rows(members, methods)))
+    return groups, notes
 
 
 def _rows(runs: list[Run], methods: list[str]) -> list[Row]:
-    """Ground truth and codec first. A ground truth that several runs have measured alike stands there once."""
+    """Ground truth and codec first; what several runs have measured alike of them stands there once."""
     rows: list[Row] = []
     for run in runs:
         for method, found in run.content["methods"].items():
             if methods and method not in methods:
                 continue
             row = Row.read(run.name, method, found, ranked=method not in ON_TOP)
-            if method == ON_TOP[0] and any(row.same_numbers(other) for other in rows if other.method == method):
-                continue
-            rows.append(row)
+            same = [place for place, other in enumerate(rows) if not row.ranked and row.same_numbers(other)]
+            if same:
+                rows[same[0]] = rows[same[0]]._replace(run="")
+            else:
+                rows.append(row)
     order = {method: place for place, method in enumerate(ON_TOP)}
-    rows.sort(key=lambda row: order.get(row.method, len(ON_TOP)))
-    truths = [row for row in rows if row.method == ON_TOP[0]]
-    return [row._replace(run="") if truths == [row] else row for row in rows]
+    return sorted(rows, key=lambda row: order.get(row.method, len(ON_TOP)))
 
 
-def _differences(runs: list[Run]) -> str:
+def _protocols_differ(runs: list[Run]) -> str:
     """Names the keys of the protocols that differ, with their values."""
-    flat = {run.name: dict(_flatten(run.protocol)) for run in runs}
-    keys = dict.fromkeys(key for values in flat.values() for key in values)
-    parts = []
-    for key in keys:
-        values = {name: json.dumps(found.get(key), default=str)[:SHOWN] for name, found in flat.items()}
-        if len({*values.values()}) > 1:
-            parts.append(f"{key} ({', '.join(f'{name}: {value}' for name, value in values.items())})")
-    return f"Measured under different protocols, not comparable: {'; '.join(parts) or 'protocol_hash'}"
+    parts = _parts(runs, [(key, values) for key, values in _differing(runs) if not _is_seed(key)])
+    return f"Measured under different protocols, not comparable: {'; '.join(parts)}"
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """{"a": {"b": 1}} -> [("a.b", 1)]"""
-    flat: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        flat += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
-    return flat
+def _others_differ(runs: list[Run]) -> list[str]:
+    """Of one protocol: clips, over which means cannot be compared, and seeds, over which they can."""
+    first, *others = runs
+    different = [run.name for run in others if run.clips != first.clips]
+    notes = [f"Measured on other clips than {first.name}, not comparable: {', '.join(different)}"] if different else []
+    seeds = _parts(runs, [(key, values) for key, values in _differing(runs) if _is_seed(key)])
+    return notes + ([f"Other seeds, the same protocol: {'; '.join(seeds)}"] if seeds else [])
 
 
-def _other_clips(runs: list[Run]) -> list[str]:
-    """The protocol does not name the clips: means over different ones cannot be compared either."""
-    clips = {
-        run.name: {clip for found in run.content["methods"].values() for clip in found["per_clip"]} for run in runs
-    }
-    first = runs[0].name
-    different = [name for name, there in clips.items() if there != clips[first]]
-    return [f"Measured on other clips than {first}, not comparable: {', '.join(different)}"] if different else []
+def _differing(runs: list[Run]) -> list[tuple[str, list[Any]]]:
+    return list(_walk([run.protocol for run in runs]))
+
+
+def _walk(values: list[Any], name: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """Keys like data.mask and their value in each protocol, where they are not all the same."""
+    if all(isinstance(value, dict) for value in values):
+        for key in dict.fromkeys(key for value in values for key in value):
+            yield from _walk([value.get(key, UNSAID) for value in values], f"{name}.{key}".lstrip("."))
+    elif any(value != values[0] for value in values):
+        yield name, values
+
+
+def _parts(runs: list[Run], differing: list[tuple[str, list[Any]]]) -> list[str]:
+    return [
+        f"{key} ({', '.join(f'{run.name}: {_shown(value)}' for run, value in zip(runs, values))})"
+        for key, values in differing
+    ]
+
+
+def _shown(value: Any) -> str:
+    text = "not said" if value is UNSAID else json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _is_seed(key: str) -> bool:
+    return key.rpartition(".")[2] == SEED
 
 
 def _columns(wanted: list[str], groups: list[Group], with_paper: bool) -> list[tuple[str, ...]]:
@@ -184,23 +213,29 @@ def _columns(wanted: list[str], groups: list[Group], with_paper: bool) -> list[t
     return list(dict.fromkeys(merged))
 
 
-def _left_out(row: Row, columns: list[tuple[str, ...]]) -> list[str]:
-    """What the means of a row do not cover, and one of the reasons."""
-    notes = []
-    for measure in (name for column in columns for name in column):
-        count = row.undefined.get(measure, 0)
-        if reasons := row.failed.get(measure):
-            clip, reason = next(iter(reasons.items()))
-            notes.append(f"{row.title(True)}: {measure} failed on {len(reasons)} of {row.clips}, {clip}: {reason}")
-        elif count and row.values.get(measure) is not None:
-            notes.append(f"{row.title(True)}: {measure} is undefined on {count} of {row.clips}, left out of the mean")
-    return notes
+def _left_out(rows: list[Row], columns: list[tuple[str, ...]], several_runs: bool) -> list[str]:
+    """What means do not cover: clips that failed, with one of the reasons, and clips where a measure is undefined."""
+    shared: dict[str, list[str]] = {}
+    for row in rows:
+        apart: dict[str, list[str]] = {}
+        for measure in (name for column in columns for name in column):
+            for reason in row.left_out(measure):
+                apart.setdefault(reason, []).append(measure)
+        for reason, measures in apart.items():
+            shared.setdefault(f"{', '.join(measures)} {reason}", []).append(row.title(several_runs))
+    return [f"{', '.join(titles)}: {text}" for text, titles in shared.items()]
 
 
-def _paper_group(paper: PaperTable, chosen: TestSet) -> Group:
-    rows = [
-        Row("", f"{found.method} (paper)", {name: getattr(found, name) for name in PAPER_MEASURES}, ranked=False)
-        for found in TABLES[paper][chosen]
-    ]
-    title = f"paper, table {paper.removeprefix('table')}, set {chosen}; another protocol: not comparable"
-    return Group(title, rows)
+def _paper_groups(paper: PaperTable | None, chosen: TestSet | None) -> list[Group]:
+    groups = []
+    for name in TABLES if paper == "all" else [paper] if paper else []:
+        for test_set, found in TABLES[name].items():
+            if chosen in (test_set, None):
+                title = f"paper, table {name.removeprefix('table')}, set {test_set}; another protocol: not comparable"
+                groups.append(Group(title, [_paper_row(one) for one in found]))
+    return groups
+
+
+def _paper_row(found: PaperRow) -> Row:
+    values = {name: getattr(found, name) for name in PAPER_MEASURES}
+    return Row("", f"{found.method} (paper)", values, ranked=False)

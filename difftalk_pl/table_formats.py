@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -12,10 +13,13 @@ SYNC = ("sync_offset", "sync_confidence")  # share a column, as in the paper
 
 
 class Measure(NamedTuple):
-    """How a measure is printed. `better`: higher, lower, or the number that it should be close to."""
+    """How a measure is printed. `better`: higher, lower, or the number that it should be close to; None: no order.
+
+    A mean of offsets is no merit: clips that are early and clips that are late make 0.
+    """
 
     title: str
-    better: Literal["up", "down"] | float
+    better: Literal["up", "down"] | float | None
     digits: int
 
 
@@ -26,7 +30,7 @@ MEASURES = {
     "mouth_psnr": Measure("mouth PSNR", "up", 2),
     "mouth_ssim": Measure("mouth SSIM", "up", 3),
     "mouth_lpips": Measure("mouth LPIPS", "down", 3),
-    "sync_offset": Measure("sync offset", 0.0, 2),
+    "sync_offset": Measure("sync offset", None, 2),
     "sync_confidence": Measure("sync confidence", "up", 3),
     "sync_distance": Measure("sync distance", "down", 3),
     "lmd": Measure("LMD", "down", 2),
@@ -56,14 +60,26 @@ class Row(NamedTuple):
         """From a method of results.json; the parts that format 1 lacks are empty."""
         clips = found["per_clip"].values()
         silent = [all(clip.get(name) is None for name in MEASURES) for clip in clips]
+        values = {name: _finite(found["overall"].get(name)) for name in MEASURES}
         bounds, undefined, failed = (found.get(key, {}) for key in ("interval", "undefined", "failed"))
-        return cls(run, method, found["overall"], ranked, bounds, undefined, failed, len(silent), sum(silent))
+        return cls(run, method, values, ranked, bounds, undefined, failed, len(silent), sum(silent))
 
     def title(self, several_runs: bool) -> str:
         return f"{self.run}: {self.method}" if several_runs and self.run else self.method
 
     def same_numbers(self, other: "Row") -> bool:
-        return (self.values, self.clips) == (other.values, other.clips)
+        return (self.method, self.values, self.clips) == (other.method, other.values, other.clips)
+
+    def left_out(self, measure: str) -> list[str]:
+        """What its mean does not cover: "failed on 1 of 9 clips, …", "undefined on 2 of 9 clips"."""
+        reasons, found = self.failed.get(measure, {}), []
+        if reasons:
+            clip, reason = next(iter(reasons.items()))
+            found.append(f"failed on {len(reasons)} of {self.clips} clips, {clip}: {reason}")
+        others = self.undefined.get(measure, 0) - len(reasons)
+        if others > 0 and self.values.get(measure) is not None:
+            found.append(f"undefined on {others} of {self.clips} clips")
+        return found
 
 
 class Group(NamedTuple):
@@ -99,24 +115,39 @@ def _escape_markdown(text: str) -> str:
     return " ".join(re.sub(r"([|*_<>`\\])", r"\\\1", text).split())
 
 
+LATEX_SIGNS = {
+    "\\": r"\textbackslash{}",
+    "[": "{[}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "…": r"\ldots{}",
+    "→": r"$\to$",
+}
+
+
 def _escape_latex(text: str) -> str:
-    named = {"[": "{[}", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return " ".join(re.sub(r"[\\\[~^&%$#_{}]", lambda sign: named.get(sign[0], "\\" + sign[0]), text).split())
+    escaped = re.sub(r"[\\\[~^&%$#_{}<>|…→]", lambda sign: LATEX_SIGNS.get(sign[0], "\\" + sign[0]), text)
+    return " ".join(escaped.split())
 
 
-MARKDOWN = Style("**{}**", "<u>{}</u>", NOTHING, " ↑", " ↓", " → {}", _escape_markdown)
+MARKDOWN = Style("**{}**", "<u>{}</u>", NOTHING, " ↑", " ↓", " → {:g}", _escape_markdown)
 LATEX = Style(
-    r"\textbf{{{}}}", r"\underline{{{}}}", "--", r" $\uparrow$", r" $\downarrow$", r" $\to$ {}", _escape_latex
+    r"\textbf{{{}}}", r"\underline{{{}}}", "--", r" $\uparrow$", r" $\downarrow$", r" $\to$ {:g}", _escape_latex
 )
 
 
 def marks(rows: list[Row], name: str) -> dict[float, str]:
-    """Which printed values are best and second best; equal ones share a mark. None where nothing competes."""
+    """Which printed values are best and second best; equally good ones share a mark. None where nothing competes."""
     measure = MEASURES[name]
-    printed = [_rounded(value, measure) for row in rows if row.ranked and (value := row.values.get(name)) is not None]
-    if len(printed) < 2:
+    found = [_rounded(value, measure) for row in rows if row.ranked and (value := row.values.get(name)) is not None]
+    if len(found) < 2 or measure.better is None:
         return {}
-    return dict(zip(sorted({*printed}, key=lambda value: _badness(value, measure)), ("best", "second")))
+    badness = {value: _badness(value, measure) for value in found}
+    order = dict(zip(sorted({*badness.values()}), ("best", "second")))
+    return {value: order[bad] for value, bad in badness.items() if bad in order}
 
 
 def _rounded(value: float, measure: Measure) -> float:
@@ -124,19 +155,24 @@ def _rounded(value: float, measure: Measure) -> float:
 
 
 def _badness(value: float, measure: Measure) -> float:
-    if measure.better == "up":
-        return -value
-    return value if measure.better == "down" else abs(value - float(measure.better))
+    if isinstance(measure.better, float):
+        return _rounded(abs(value - measure.better), measure)
+    return -value if measure.better == "up" else value
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _heading(column: tuple[str, ...], style: Style) -> str:
     if column == SYNC:
         return "SyncNet: offset / confidence" + style.up
-    measure = MEASURES[column[0]]
-    if column[0] == "sync_offset":
-        return measure.title
-    arrow = {"up": style.up, "down": style.down}.get(str(measure.better))
-    return measure.title + (arrow if arrow is not None else style.to.format(f"{measure.better:g}"))
+    title, better, _ = MEASURES[column[0]]
+    if better is None:
+        return title
+    return title + (
+        style.to.format(better) if isinstance(better, float) else {"up": style.up, "down": style.down}[better]
+    )
 
 
 def _cell(row: Row, column: tuple[str, ...], table: Table, marked: dict[str, dict[float, str]], style: Style) -> str:

@@ -1,4 +1,4 @@
-"""What is asked of every comparison with published numbers: it says how far off it was, and it is not left out."""
+"""What is asked of every comparison with independent numbers: it says how far off it was, and it is not left out."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not differences:
         return
     width = max(map(len, differences))
-    terminalreporter.section("largest differences from published numbers")
+    terminalreporter.section("largest differences from independent numbers")
     for name, (value, tolerance) in sorted(differences.items()):
         verdict = "" if value <= tolerance else "  TOO LARGE"
         terminalreporter.write_line(f"{name:{width}}  {value:9.2e}  tolerance {tolerance:.0e}{verdict}")

@@ -47,8 +47,41 @@ SMALL: dict[str, Any] = {
         },
         "data": {"contents": "latents", "val_frames": 4, "test_frames": 6},
     },
+    "syncnet": {
+        "model": {
+            "class_path": "difftalk_pl.stages.syncnet.SyncNetTraining",
+            "init_args": {
+                "syncnet": {"side": 64, "width": 0.05, "embedding": 16, "normalise": True},
+                "optimisation": {"learning_rate": 1e-3},
+                "data_label": "drawn faces",
+            },
+        },
+        "data": {
+            "contents": "sync",
+            "sync": {"crop": "whole_frame", "side": 64, "stretch": 8, "largest_shift": 5},
+        },
+        "trainer": {
+            "callbacks": [
+                {
+                    "class_path": "difftalk_pl.callbacks.checkpoints.LastCheckpoint",
+                    "init_args": {"dirpath": "${run}/checkpoints"},
+                }
+            ]
+        },
+    },
 }
+CALLBACKS = "difftalk_pl.callbacks."
 TRAINER = {
+    "callbacks": [  # as in the defaults, with an evaluation that is quick
+        {
+            "class_path": f"{CALLBACKS}checkpoints.LastCheckpoint",
+            "init_args": {"dirpath": "${run}/checkpoints", "every_n_train_steps": 500},
+        },
+        {"class_path": f"{CALLBACKS}samples.SampleImages"},
+        {"class_path": f"{CALLBACKS}evaluation.Evaluation", "init_args": {"every": 0, "faces": False}},
+        {"class_path": f"{CALLBACKS}media.EvaluationMedia"},
+        {"class_path": f"{CALLBACKS}predictions.PredictionVideos"},
+    ],
     "accelerator": "cpu",
     "devices": 1,
     "max_epochs": -1,

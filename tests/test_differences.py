@@ -30,7 +30,7 @@ def test_b(record_difference):
     record_difference("first", 0, 0)
 """)
     result.assert_outcomes(passed=2)
-    lines = ["*largest differences from published numbers*", "", "first *0.00e+00*0e+00", "second *3.00e-06*5e-05"]
+    lines = ["*largest differences from independent numbers*", "", "first *0.00e+00*0e+00", "second *3.00e-06*5e-05"]
     result.stdout.fnmatch_lines(lines, consecutive=True)
 
 
@@ -49,7 +49,7 @@ def test_b(record_difference):
 
 
 def test_without_differences_there_is_no_table(run):
-    assert "published numbers" not in run("def test_a(): pass").stdout.str()
+    assert "independent numbers" not in run("def test_a(): pass").stdout.str()
 
 
 SKIPPED = """

@@ -108,6 +108,18 @@ def test_a_server_that_says_nothing_is_given_up(hub, monkeypatch, capsys):
     assert socket.getdefaulttimeout() is None
 
 
+def test_a_name_without_a_hash_is_proved_by_the_table(hub, server, monkeypatch, capsys):
+    address, requests = server
+    assert pretrained.SYNCNET.name == "syncnet_v2.model" and len(pretrained.SYNCNET.sha256) == 64
+    for kind, sha256, code in (("good", hashlib.sha256(CONTENT).hexdigest(), 0), ("changed", "0" * 64, 1)):
+        file = pretrained.SYNCNET._replace(source=f"{address}/{kind}", sha256=sha256)
+        monkeypatch.setattr(pretrained, "SYNCNET", file)
+        assert main(["fetch-weights", "syncnet"]) == code
+    assert "syncnet_v2.model: came incomplete or changed" in capsys.readouterr().err
+    assert (hub / "syncnet_v2.model").read_bytes() == CONTENT, "the good one is kept"
+    assert requests == ["/good/syncnet_v2.model", "/changed/syncnet_v2.model"]
+
+
 def test_a_missing_file_names_both_ways(hub, tmp_path):
     with pytest.raises(MissingWeights) as missing:
         find_backbone("vgg", None, "perceptual.weights")

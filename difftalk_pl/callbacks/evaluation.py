@@ -115,8 +115,11 @@ class Evaluation(L.Callback):
         for each in media:
             each.begin(trainer)
         frames = sum(len(windows.places(number)) for number in own)
-        with _bar(trainer, frames) as done, torch.no_grad(), trainer.precision_plugin.forward_context():
-            judging = Judging(self.judge, pl_module, windows, data.evaluation_loader, steps, media, done)
+        with _bar(trainer, frames) as done, torch.no_grad():
+            precision = trainer.precision_plugin.forward_context
+            judging = Judging(
+                self.judge, pl_module, windows, data.evaluation_loader, steps, precision, listeners=media, done=done
+            )
             for number in own:
                 judging.clip(number)
         return judging.finish()

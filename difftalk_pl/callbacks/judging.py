@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -74,6 +75,7 @@ class Judging:
         windows: of the side; all frames of a clip, in order.
         loader: batches of the windows with these numbers.
         steps: of sampling, in place of the stage's own.
+        context: in which frames are generated, for the trainer's precision; measures are none of its business.
         listeners: see the clips go by.
         done: is told how many frames are finished.
     """
@@ -85,11 +87,12 @@ class Judging:
         windows: Windows,
         loader: Callable[[Windows, range], Iterable[Any]],
         steps: int | None = None,
+        context: Callable[[], AbstractContextManager] = nullcontext,
         listeners: Iterable[Listener] = (),
         done: Callable[[int], object] = lambda frames: None,
     ) -> None:
         self.judge, self.module, self.windows, self.loader = judge, module, windows, loader
-        self.steps, self.listeners, self.done = steps, list(listeners), done
+        self.steps, self.context, self.listeners, self.done = steps, context, list(listeners), done
         self.tables: dict[str, ClipTable] = {}
         self.failed: dict[str, dict[int, dict[str, str]]] = {}  # by method, clip and measure
         self.reasons: dict[int, str] = {}
@@ -138,11 +141,12 @@ class Judging:
     def _generate(self, batch: Any) -> Shown:
         """Frames by method as 8 bit pixels."""
         moved = {key: value.to(self.module.device) if torch.is_tensor(value) else value for key, value in batch.items()}
-        generated = self.module.generate(moved, self.steps)
+        with self.context():
+            generated = self.module.generate(moved, self.steps)
+            codes = self.module.code_indices(moved["image"]).cpu().numpy()
         inputs = {key: to_pixels(batch[key]) for key in ("masked", "reference") if key in batch}
         methods = {GROUND_TRUTH: to_pixels(batch["image"])} | {name: to_pixels(one) for name, one in generated.items()}
         mask = batch["mask"][:, 0].numpy() > 0.5 if "mask" in batch else None
-        codes = self.module.code_indices(moved["image"]).cpu().numpy()
         return Shown(int(batch["frame"][0]), inputs, methods, mask, codes)
 
     def finish(self) -> Verdict:

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from difftalk_pl.callbacks.judging import Shown
 from difftalk_pl.callbacks.plots import codebook_use, difference_maps, offset_curves
+from difftalk_pl.callbacks.publishing import log_step
 from difftalk_pl.callbacks.sheets import contact_sheet, save_picture, side_by_side
 from difftalk_pl.data.audio import FPS, RATE
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
@@ -86,7 +87,7 @@ class EvaluationMedia(L.Callback):
                 paths = [str(path) for path in files]
                 captions = [path.stem for path in files]
                 log = logger.log_video if kind in VIDEOS else logger.log_image
-                log(f"{side}/{kind}", paths, step=trainer.global_step, caption=captions)
+                log(f"{side}/{kind}", paths, step=log_step(trainer), caption=captions)
 
     def _save(self, kind: str, name: str, picture: np.ndarray) -> None:
         self.files.setdefault(kind, []).append(save_picture(self.folder / name, picture))

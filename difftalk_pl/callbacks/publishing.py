@@ -17,7 +17,7 @@ def log_numbers(trainer: L.Trainer, side: str, methods: Mapping[str, Any]) -> No
     }
     if numbers:
         for logger in trainer.loggers:
-            logger.log_metrics(numbers, step=trainer.global_step)
+            logger.log_metrics(numbers, step=log_step(trainer))
 
 
 def log_clip_table(trainer: L.Trainer, side: str, methods: Mapping[str, Any]) -> None:
@@ -25,7 +25,12 @@ def log_clip_table(trainer: L.Trainer, side: str, methods: Mapping[str, Any]) ->
     columns, rows = clip_rows(methods)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_table(f"{side}/clips", columns=columns, data=rows, step=trainer.global_step)
+            logger.log_table(f"{side}/clips", columns=columns, data=rows, step=log_step(trainer))
+
+
+def log_step(trainer: L.Trainer) -> int:
+    """The step under which Lightning logs what `self.log` gave it, so that all of an evaluation stands in one row."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def clip_rows(methods: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:

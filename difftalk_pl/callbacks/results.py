@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 HASH_DIGITS = 12
+SEED = "seed"  # key of a protocol
 SOFTWARE = ("torch", "lightning", "diffusers", "torchmetrics")
 
 
@@ -48,9 +49,18 @@ def summarise(scores: Mapping[str, "ClipScore"], frames: Mapping[str, int]) -> d
 
 
 def protocol_hash(protocol: Mapping[str, Any]) -> str:
-    """Equal for equal protocols, in whatever order their keys stand: 12 hex digits of the sha256 of their JSON."""
-    text = json.dumps(protocol, sort_keys=True, default=str)
+    """Equal for protocols under which numbers are comparable: 12 hex digits of the sha256 of their sorted JSON.
+
+    Seeds are left out, at any depth: they choose among draws of one protocol.
+    """
+    text = json.dumps(_seedless(protocol), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+
+def _seedless(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _seedless(inner) for key, inner in value.items() if key != SEED}
+    return value
 
 
 def write_results(path: Path, content: Mapping[str, Any]) -> None:

@@ -123,17 +123,20 @@ class SyncWindows(Dataset):
         return int(self.ends[-1])
 
     def __getitem__(self, draw: int | Draw) -> SyncSample:
-        index, epoch = draw if isinstance(draw, Draw) else (draw, 0)
+        return self.stretch(*self.where(*(draw if isinstance(draw, Draw) else (draw, 0))))
+
+    def where(self, index: int, epoch: int = 0) -> tuple[Clip, int, np.random.Generator]:
+        """Clip and first frame of a stretch, and the randomness that is left for it."""
         if not 0 <= index < len(self):
             raise IndexError(f"stretch {index} of {len(self)}")
         which = int(np.searchsorted(self.ends, index, side="right"))
         span = self.spans[which]
         number = index - (int(self.ends[which - 1]) if which else 0)
-        key = [self.seed, 0 if self.fixed else epoch, zlib.crc32(span.clip.name.encode()), number]
-        random = np.random.default_rng(key)
+        name = zlib.crc32(span.clip.name.encode())
+        random = np.random.default_rng([self.seed, 0 if self.fixed else epoch, name, number])
         place = number * self.settings.stretch
         room = min(self.settings.stretch, span.starts - place)
-        return self.stretch(span.clip, span.first + place + (0 if self.fixed else int(random.integers(room))), random)
+        return span.clip, span.first + place + (0 if self.fixed else int(random.integers(room))), random
 
     def stretch(self, clip: Clip, frame: int, random: np.random.Generator) -> SyncSample:
         """The stretch of a clip that starts with this frame."""

@@ -25,19 +25,33 @@ def psnr(generated: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
     return 10 * torch.log10(DATA_RANGE**2 / mean)
 
 
-def ssim(generated: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Structural similarity of every frame: Gaussian window of 11 pixels, sigma 1.5, data range 2.
+def similarity_map(generated: Tensor, true: Tensor) -> Tensor:
+    """Structural similarity around every pixel: Gaussian window of 11 pixels, sigma 1.5, data range 2.
+
+    In 32 bits: torch convolves 64 bits twenty times slower, for a difference of 1e-7.
 
     Args:
         generated, true: (B, 3, H, W) in [-1, 1].
-        mask: (B, 1, H, W); the mean of the similarity map where it is 1.
+
+    Returns:
+        (B, 3, H, W).
+    """
+    _, similarity = structural_similarity_index_measure(
+        generated.float(), true.float(), data_range=DATA_RANGE, reduction="none", return_full_image=True
+    )
+    return similarity
+
+
+def ssim(similarity: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Structural similarity of every frame, the mean of its map.
+
+    Args:
+        similarity: (B, 3, H, W) of `similarity_map`.
+        mask: (B, 1, H, W); only where it is 1.
 
     Returns:
         (B,) float64.
     """
-    _, similarity = structural_similarity_index_measure(
-        generated.double(), true.double(), data_range=DATA_RANGE, reduction="none", return_full_image=True
-    )
     if mask is None:
         mask = torch.ones_like(similarity)
     weight = (mask > 0.5).expand_as(similarity).double()
@@ -59,6 +73,6 @@ class SSIM(FrameMean):
 
     higher_is_better = True
 
-    def update(self, generated: Tensor, true: Tensor, mask: Tensor | None = None) -> None:
-        """A chunk of frames, as for `ssim`."""
-        self.add(ssim(generated, true, mask))
+    def update(self, similarity: Tensor, mask: Tensor | None = None) -> None:
+        """A chunk of frames, as for `ssim`: one map serves whole frames and a region."""
+        self.add(ssim(similarity, mask))

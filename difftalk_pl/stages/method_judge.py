@@ -11,9 +11,9 @@ from torchmetrics import Metric
 
 from difftalk_pl.data.measured_faces import MeasuredFaces
 from difftalk_pl.errors import UserError
-from difftalk_pl.metrics.frames import PSNR, SSIM
+from difftalk_pl.metrics.frames import PSNR, SSIM, similarity_map
 from difftalk_pl.metrics.identity import IdentitySimilarity
-from difftalk_pl.metrics.landmarks import LandmarkDistance
+from difftalk_pl.metrics.landmarks import MOUTH, LandmarkDistance
 from difftalk_pl.metrics.motion import Jitter, SilentMotion, silent_frames
 from difftalk_pl.metrics.opening import OpeningCorrelation
 from difftalk_pl.metrics.perceptual import LPIPS
@@ -32,7 +32,6 @@ FACES = ("lmd", "identity", "jitter_landmarks", "silent_motion")
 ALL = (*FRAMES, *MOUTH_FRAMES, *SYNC, *FACES, "jitter_pixels", "opening_correlation")
 DESCRIBED = 5  # every so many frames, a descriptor of the face
 LOOKED_AT = 25  # every so many frames, whether there is a face at all
-MOUTH_POINTS = slice(48, 68)
 ALONE: dict[str, Any] = {"sync_on_compute": False}  # a clip is judged by one process
 CARRIED = 2  # frames that the second difference needs of the chunk before
 
@@ -73,10 +72,12 @@ class Closeness:
         self.psnr, self.ssim = PSNR(**ALONE).to(device), SSIM(**ALONE).to(device)
         self.lpips = LPIPS(**ALONE).to(device)
 
-    def update(self, one: Tensor, other: Tensor, layers: list[Tensor] | None, mask: Tensor | None) -> None:
-        """Frames (n, 3, H, W), the maps of a perceptual network of them, and the mask (n, 1, H, W)."""
-        self.psnr.update(one, other, mask)
-        self.ssim.update(one, other, mask)
+    def update(
+        self, frames: tuple[Tensor, Tensor], similarity: Tensor, layers: list[Tensor] | None, mask: Tensor | None
+    ) -> None:
+        """Two sets of frames (n, 3, H, W), their maps of SSIM and of LPIPS, and the mask (n, 1, H, W)."""
+        self.psnr.update(*frames, mask)
+        self.ssim.update(similarity, mask)
         if layers is not None:
             self.lpips.update(layers, mask)
 
@@ -118,10 +119,11 @@ class MethodJudge:
         one, other = (_signed(frames).to(self.tools.device) for frames in (generated, chunk.true))
         distance = self.tools.distance
         layers = None if distance is None else distance.layers(one, other)
-        self.whole.update(one, other, layers, None)
+        similarity = similarity_map(one, other)
+        self.whole.update((one, other), similarity, layers, None)
         if chunk.mask is not None:
             mask = torch.from_numpy(chunk.mask[:, None]).float().to(self.tools.device)
-            self.mouth.update(one, other, layers, mask)
+            self.mouth.update((one, other), similarity, layers, mask)
         if chunk.known is not None:
             self.opening.update(one, torch.from_numpy(np.array(chunk.known)).to(self.tools.device))
 
@@ -169,7 +171,7 @@ class MethodJudge:
             raise UserError(f"dlib finds a face in {found} of the {looked_at} frames that were looked at")
         ours, theirs = (torch.from_numpy(np.concatenate(side)).double() for side in zip(*self.points))
         self.lmd.update(ours, theirs)
-        self.motion.update(ours[:, MOUTH_POINTS], theirs[:, MOUTH_POINTS])
+        self.motion.update(ours[:, MOUTH], theirs[:, MOUTH])
         if samples is not None:
             self.silent.update(ours, silent_frames(torch.from_numpy(np.array(samples)), len(ours)))
         metrics = (self.lmd, self.identity, self.motion, self.silent)

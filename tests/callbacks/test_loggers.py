@@ -2,11 +2,14 @@
 
 import csv
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wandb
 import yaml
+from google.protobuf.json_format import MessageToDict
 from lightning.pytorch.utilities import rank_zero_only
 
 from difftalk_pl import revision as revisions
@@ -16,7 +19,7 @@ from tests.wandb_records import commits, config, files, history, read_wandb, run
 PROJECT = Path(__file__).parents[2]
 TENSORBOARD = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-    "init_args": {"save_dir": "${run}", "name": "tensorboard", "default_hp_metric": False},
+    "init_args": {"save_dir": "${run}", "name": "tensorboard"},
 }
 FEW = {"val_frames": 4, "test_frames": 4}
 Points = dict[str, dict[int, float]]  # metric -> step -> value
@@ -32,14 +35,17 @@ def csv_points(run: Path) -> Points:
     return points
 
 
-def tensorboard_points(run: Path) -> Points:
+def tensorboard_run(run: Path) -> tuple[Points, dict[str, Any]]:
+    """Scalars, and the flat configuration of the tab HPARAMS, whose metric of its own is left out."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
-    points: Points = {}
-    for folder in run.glob("tensorboard/version_*"):
-        events = accumulator(str(folder)).Reload()
-        for tag in events.Tags()["scalars"]:
-            points.setdefault(tag, {}).update({event.step: event.value for event in events.Scalars(tag)})
-    return points
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    (folder,) = run.glob("tensorboard/version_*")
+    events = accumulator(str(folder)).Reload()
+    content = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/session_start_info"])
+    values = {key: MessageToDict(value) for key, value in content.session_start_info.hparams.items()}
+    tags = set(events.Tags()["scalars"]) - {"hp_metric"}
+    return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in tags}, values
 
 
 def wandb_points(run: Path) -> Points:
@@ -52,35 +58,33 @@ def wandb_points(run: Path) -> Points:
 
 
 def test_three_loggers_hold_the_same_numbers_and_the_configuration(runner):
-    runner("fit", "autoencoder", "vq", {"trainer": {"max_steps": 3, "logger+": [TENSORBOARD]}})
+    runner("fit", "autoencoder", "vq", {"trainer": {"max_steps": 3, "logger+": [TENSORBOARD]}, "data": FEW})
     run = runner.folder / "vq"
     points = csv_points(run)
     assert set(points["train/l1"]) == {0, 1, 2} and "val/l1" in points
-    for others in (tensorboard_points(run), wandb_points(run)):
+    events, hyperparameters = tensorboard_run(run)
+    for others in (events, wandb_points(run)):
         assert {name: set(values) for name, values in others.items()} == {
             name: set(values) for name, values in points.items()
         }
         for name, values in points.items():
             assert others[name] == pytest.approx(values, rel=1e-6)
-    records = read_wandb(run)
+    records, git = read_wandb(run), revisions.revision()
     assert summary(records)["train/l1"] == pytest.approx(points["train/l1"][2])
-    found = {"W&B": config(records)}
-    for name in ("metrics", "tensorboard"):
-        found[name] = yaml.unsafe_load((run / name / "version_0" / "hparams.yaml").read_text())
-    for name, values in found.items():
-        assert values["trainer"]["max_steps"] == 3 and values["run"] == str(run), name
-        assert values["git"] == revisions.revision(), name
+    for found in (config(records), yaml.unsafe_load((run / "metrics" / "version_0" / "hparams.yaml").read_text())):
+        assert (found["trainer"]["max_steps"], found["run"], found["git"]) == (3, str(run), git)
+    assert hyperparameters["trainer/max_steps"] == 3 and hyperparameters["git"] == str(git)
 
 
 def test_the_sheet_of_a_validation_is_in_the_run_of_wandb(runner):
-    runner("fit", "autoencoder", "vq", {"trainer": {"max_steps": 2}})
+    runner("fit", "autoencoder", "vq", {"trainer": {"max_steps": 2}, "data": FEW})
     records = read_wandb(runner.folder / "vq")
     (found,) = [row["samples"] for row in history(records) if "samples" in row]
     assert found["_type"].startswith("image") and any(path.endswith(".png") for path in files(records))
 
 
 def test_the_revision_is_in_the_first_line_of_the_configuration_and_is_that_of_git(runner):
-    runner("fit", "autoencoder", "vq", {"trainer": {"max_steps": 1}})
+    runner("fit", "autoencoder", "vq", {"trainer": {"max_steps": 1}, "data": FEW})
     text = (runner.folder / "vq" / "config.yaml").read_text()
     assert text.splitlines()[0].endswith(f"git {revisions.revision() or 'unknown'}")
     assert yaml.safe_load(text)["trainer"]["max_steps"] == 1
@@ -91,26 +95,29 @@ def test_the_revision_is_in_the_first_line_of_the_configuration_and_is_that_of_g
 
 
 def test_a_restart_validate_and_test_go_on_with_the_run_and_its_configuration(runner):
-    steps = {"trainer": {"max_steps": 1}, "data": FEW}
-    runner("fit", "autoencoder", "vq", steps)
+    def go(command, run, steps):
+        runner(command, "autoencoder", run, {"trainer": {"max_steps": steps}, "data": FEW})
+        time.sleep(1)  # names of offline runs have whole seconds
+
+    go("fit", "vq", 1)
     run = runner.folder / "vq"
     name = (run / ID_FILE).read_text().strip()
-    runner("fit", "autoencoder", "vq", {"trainer": {"max_steps": 2}, "data": FEW})
+    go("fit", "vq", 2)
     written = (run / "config.yaml").read_text()
-    runner("validate", "autoencoder", "vq", steps)
-    runner("test", "autoencoder", "vq", steps)
+    go("validate", "vq", 1)
+    go("test", "vq", 1)
     records = read_wandb(run)
     assert runs(records) == [(name, False), *[(name, True)] * 3], "only the first one was not told"
     assert config(records)["trainer"]["max_steps"] == 2, "test and validate keep the fit's"
     assert (run / "config.yaml").read_text() == written
     kept = yaml.unsafe_load(sorted((run / "metrics").glob("version_*/hparams.yaml"))[-1].read_text())
     assert kept["trainer"]["max_steps"] == 1, "a new folder of CSV has none yet"
-    runner("fit", "autoencoder", "other", steps)
+    go("fit", "other", 1)
     assert runs(read_wandb(runner.folder / "other"))[0][0] != name
 
 
 def test_a_test_alone_tells_its_configuration(runner):
-    runner("fit", "autoencoder", "vq", {"trainer": {"max_steps": 1}})
+    runner("fit", "autoencoder", "vq", {"trainer": {"max_steps": 1}, "data": FEW})
     for command in ("test", "validate"):
         runner(command, "autoencoder", command, {"ckpt_path": str(runner.checkpoint("vq")), "data": FEW})
         run = runner.folder / command

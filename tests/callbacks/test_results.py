@@ -50,6 +50,7 @@ def test_the_hash_is_that_of_the_sorted_json():
     known = hashlib.sha256(b'{"a": {"c": null, "d": 2}, "b": "x"}').hexdigest()[:12]
     assert protocol_hash({"b": "x", "a": {"d": 2, "c": None}}) == known
     assert protocol_hash({"b": "y", "a": {"d": 2, "c": None}}) != known
+    assert protocol_hash({"b": "x", "seed": 1, "a": {"d": 2, "c": None, "seed": 2}}) == known, "draws, not protocols"
 
 
 def test_a_file_is_whole_json_or_not_there(tmp_path, summary):

@@ -6,9 +6,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from difftalk_pl.data.synthetic import perform
-from difftalk_pl.metrics.frames import psnr, ssim
+from difftalk_pl.metrics.frames import psnr, similarity_map, ssim
 from difftalk_pl.metrics.opening import correlation, dark_opening, true_opening
-from difftalk_pl.metrics.scores import MEASURES, FrameScores, frame_scores
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def test_psnr_under_a_mask_sees_nothing_else(pair):
 def test_equal_frames_have_infinite_psnr_and_ssim_one(pair):
     _, true = pair
     assert torch.isinf(psnr(true, true)).all()
-    assert ssim(true, true).numpy() == pytest.approx(1)
+    assert ssim(similarity_map(true, true)).numpy() == pytest.approx(1)
 
 
 def test_ssim_is_that_of_scikit_image_away_from_the_border(pair):
@@ -54,7 +53,7 @@ def test_ssim_is_that_of_scikit_image_away_from_the_border(pair):
             use_sample_covariance=False,
             full=True,
         )
-        assert float(ssim(*pair, mask)[number]) == pytest.approx(theirs[:, 8:40, 8:40].mean(), abs=1e-6)
+        assert float(ssim(similarity_map(*pair), mask)[number]) == pytest.approx(theirs[:, 8:40, 8:40].mean(), abs=1e-6)
 
 
 @pytest.mark.parametrize("size", [64, 128])
@@ -81,14 +80,3 @@ def test_correlation_is_numpys():
     x, y = torch.randn(50), torch.randn(50)
     assert correlation(x, y) == pytest.approx(np.corrcoef(x, y)[0, 1])
     assert np.isnan(correlation(x, torch.ones(50)))
-
-
-def test_scores_come_out_by_clip_and_frame_whatever_the_order(pair):
-    generated, true = pair
-    scores = FrameScores()
-    values = frame_scores(generated, true, None, None)
-    scores.update([1, 0, 1], torch.tensor([4, 7, 2]), values)
-    rows = scores.compute()
-    assert rows[:, :2].tolist() == [[0, 7], [1, 2], [1, 4]]
-    assert torch.equal(rows[0, 2:4], values[1, :2]) and rows.shape[1] == 2 + len(MEASURES)
-    assert rows[:, 4:].isnan().all(), "no mask and no landmarks: not measured"

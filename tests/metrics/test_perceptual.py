@@ -5,7 +5,6 @@ import torch
 from torchmetrics.functional.image import lpips as theirs
 
 from difftalk_pl.metrics.perceptual import LPIPS, lpips, masked_lpips
-from difftalk_pl.metrics.scores import MEASURES, frame_scores
 from difftalk_pl.models import perceptual as networks
 from difftalk_pl.pretrained import read_lpips_heads
 
@@ -29,19 +28,6 @@ def test_under_a_mask_the_enlarged_map_counts():
     assert masked_lpips([ramp], mask).item() == 0.125
     assert masked_lpips([ramp], torch.ones_like(mask)) == lpips([ramp])
     assert masked_lpips([ramp], torch.zeros_like(mask)).isnan()
-
-
-def test_scores_without_a_network_or_a_mask_are_not_measured():
-    frames, layers = torch.zeros(1, 3, 16, 16), [quadrants(0.1, 0.2, 0.3, 0.4).expand(1, 1, 2, 2)]
-    mask = torch.ones(1, 1, 16, 16)
-    rows = {
-        "neither": frame_scores(frames, frames, mask, None),
-        "no mask": frame_scores(frames, frames, None, None, layers),
-        "both": frame_scores(frames, frames, mask, None, layers),
-    }
-    columns = [MEASURES.index("lpips"), MEASURES.index("mouth_lpips")]
-    measured = {name: (~row[0, columns].isnan()).tolist() for name, row in rows.items()}
-    assert measured == {"neither": [False, False], "no mask": [True, False], "both": [True, True]}
 
 
 @pytest.fixture
