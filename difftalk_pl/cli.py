@@ -115,7 +115,7 @@ class DiffTalkCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except BaseException as error:
             end_children(self.trainer)
-            if (line := explained(error, self.trainer, self.config[subcommand].rank_timeout)) is not None:
+            if (line := explained(error, self.trainer)) is not None:
                 raise line from error
             raise
 

@@ -137,8 +137,11 @@ class Runner:
                 "loading": {"batch_size": 4, "eval_batch_size": 4, "workers": 0},
             },
         }
+        whole = merge(merge(base, SMALL[stage]), over or {})
+        added = whole["trainer"].pop("callbacks+", [])  # beside `callbacks` in one file it would take its place
+        whole["trainer"]["callbacks"] += added
         path = self.folder / f"{run}.yaml"
-        path.write_text(yaml.safe_dump(merge(merge(base, SMALL[stage]), over or {})))
+        path.write_text(yaml.safe_dump(whole))
         return path
 
     def __call__(self, command: str, stage: str, run: str, over: dict | None = None):

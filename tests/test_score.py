@@ -1,6 +1,7 @@
 """score on drawn faces that dlib finds: pairing, clocks, failures; the Judge itself has tests of its own."""
 
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,14 +12,15 @@ from difftalk_pl.data.synthetic import perform
 from difftalk_pl.data.video import write_video
 from difftalk_pl.errors import UserError
 from difftalk_pl.score import pair_up, score
-from difftalk_pl.stages.judge import ClipScore, Measuring
+from difftalk_pl.stages.judge import ClipFacts, ClipScore, Measuring
 
 SIZE = 128
 PERSON = perform(seed=0, number=900, seconds=1.2)
 
 
 class FakeJudge:
-    """Measures one thing that a test can work out by itself, and remembers what it was given."""
+    """Measures one thing that a test can work out by itself, and remembers what it was given: of every pair the frames
+    and masks by method, the facts and the sounds."""
 
     def __init__(self, measuring, device, **_):
         self.given = []
@@ -27,11 +29,34 @@ class FakeJudge:
     def describe(self):
         return {"sync": None}
 
-    def score(self, generated, true, samples, landmarks, mask):
-        assert generated.shape == true.shape and generated.dtype == true.dtype == np.uint8
-        self.given.append((generated, true, samples, landmarks, mask))
-        error = float(np.abs(generated.astype(float) - true).mean())
-        return ClipScore({"psnr": None if error == 0 else error}, {}, None)
+    def open(self, facts):
+        return FakeClip(self, facts)
+
+
+class FakeClip:
+    def __init__(self, judge, facts):
+        self.judge, self.facts, self.chunks = judge, facts, []
+
+    def add(self, true, generated, mask):
+        assert all(one.shape == true.shape and one.dtype == np.uint8 for one in generated.values())
+        self.chunks.append((true, generated, mask))
+
+    def scores(self, samples):
+        true = np.concatenate([one for one, _, _ in self.chunks])
+        frames = {name: np.concatenate([one[name] for _, one, _ in self.chunks]) for name in samples}
+        masks = [mask for _, _, mask in self.chunks]
+        mask = None if masks[0] is None else np.concatenate(masks)
+        self.judge.given.append(Given(frames["video"], true, samples, self.facts, mask))
+        errors = {name: float(np.abs(one.astype(float) - true).mean()) for name, one in frames.items()}
+        return {name: ClipScore({"psnr": error or None}, {}, None) for name, error in errors.items()}
+
+
+class Given(NamedTuple):
+    video: np.ndarray
+    true: np.ndarray
+    samples: dict
+    facts: ClipFacts
+    mask: np.ndarray | None
 
 
 @pytest.fixture(autouse=True)
@@ -75,20 +100,23 @@ def test_folders_are_paired_by_name_and_what_is_bad_is_counted_with_its_reason(f
 
 def test_frames_are_compared_at_the_same_times_with_landmarks_mask_and_own_sound(folders, tmp_path):
     content = run(folders, tmp_path, "ours/a.mp4", reference=("true/a.mp4",), method="Ours")
-    (_, _, sound, landmarks, mask), (*_, own_sound, _, _) = FakeJudge.last.given[::-1]
+    (given,) = FakeJudge.last.given
     assert content["methods"]["Ours"]["overall"]["psnr"] == pytest.approx(20, abs=3), "drawn 20 darker"
-    assert sound is None and own_sound.shape == (20 * 640,) and np.abs(own_sound.astype(int)).max() > 500
-    drawn = PERSON.landmarks()[:20]
+    assert given.samples["video"] is None and given.samples["reference"].shape == (20 * 640,)
+    assert np.abs(given.samples["reference"].astype(int)).max() > 500
+    drawn, landmarks = PERSON.landmarks()[:20], given.facts.landmarks
     assert np.abs(landmarks[:, 27:48] - drawn[:, 27:48]).mean() < 0.02, "eyes and nose where they were drawn"
-    assert mask.shape == (20, SIZE, SIZE) and 0.05 < mask.mean() < 0.5
+    assert given.mask.shape == (20, SIZE, SIZE) and 0.05 < given.mask.mean() < 0.5
+    assert (given.facts.frames, given.facts.size) == (20, SIZE)
     middle = (drawn[:, 48:60].mean(axis=1) * SIZE).astype(int)
-    assert all(mask[t, y, x] for t, (x, y) in enumerate(middle))
+    assert all(given.mask[t, y, x] for t, (x, y) in enumerate(middle))
 
 
 def test_a_silent_video_may_take_the_sound_of_its_reference(folders, tmp_path):
     content = run(folders, tmp_path, "ours/a.mp4", reference=("true/a.mp4",), audio="reference", frames=8)
-    (*_, sound, _, _), (*_, true_sound, _, _) = FakeJudge.last.given[::-1]
-    assert np.array_equal(sound, true_sound) and len(sound) == 8 * 640
+    (given,) = FakeJudge.last.given
+    assert np.array_equal(given.samples["video"], given.samples["reference"])
+    assert len(given.samples["video"]) == 8 * 640 and len(given.true) == 8
     assert "ours" in content["methods"], "called by its folder"
 
 
@@ -102,7 +130,7 @@ def test_faceless_references_and_other_sizes(tmp_path):
     content = json.loads(out.read_text())
     failed = content["methods"]["m"]["failed"]
     assert "no face" in failed["mouth_psnr"]["wall"] and "wall" not in failed["psnr"], "the whole frame is measured"
-    assert FakeJudge.last.given[0][3] is None and FakeJudge.last.given[0][4] is None
+    assert FakeJudge.last.given[0].facts.landmarks is None and FakeJudge.last.given[0].mask is None
     assert "expected a square; --crop face" in content["clips"]["reasons"]["wide"]
     assert "128 x 128, its reference 256 x 128; scale" in content["clips"]["reasons"]["wall (3)"]
 
@@ -112,9 +140,9 @@ def test_the_square_around_the_face_is_cut_from_both(folders, tmp_path):
     frames = [np.pad(frame, ((0, 0), (40, 88), (0, 0))) for frame in PERSON.frames(SIZE)][:10]
     write_video(wide, iter(frames), crf=12)
     score([wide], [wide], tmp_path / "out.json", method="same", crop="face", device="cpu")
-    generated, true, _, landmarks, _ = FakeJudge.last.given[-1]
-    assert true.shape[1] == true.shape[2] <= SIZE and np.array_equal(generated, true)
-    assert landmarks.min() > 0 and landmarks.max() < 1
+    given = FakeJudge.last.given[-1]
+    assert given.true.shape[1] == given.true.shape[2] <= SIZE and np.array_equal(given.video, given.true)
+    assert given.facts.landmarks.min() > 0 and given.facts.landmarks.max() < 1
 
 
 def test_more_files_on_one_side_are_not_dropped(tmp_path):

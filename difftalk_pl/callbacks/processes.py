@@ -40,7 +40,7 @@ def end_children(trainer: L.Trainer) -> None:
         kill(signal.SIGKILL)
 
 
-def explained(error: BaseException, trainer: L.Trainer, minutes: float) -> UserError | None:
+def explained(error: BaseException, trainer: L.Trainer) -> UserError | None:
     """A line in place of torch's traceback where waiting for the others has ended; None for any other error.
 
     gloo names whom it waited for by address alone. NCCL ends the process without an exception.
@@ -48,7 +48,8 @@ def explained(error: BaseException, trainer: L.Trainer, minutes: float) -> UserE
     lost = isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
     if trainer.world_size == 1 or not lost:
         return None
-    late = f"has waited {minutes:g} minutes for another one, not known which (--rank_timeout)"
+    waited = getattr(trainer.strategy, "_timeout", default_pg_timeout) / timedelta(minutes=1)
+    late = f"has waited {waited:g} minutes for another one, not known which (--rank_timeout)"
     cause = late if "timed out" in str(error).lower() else "has lost another one, which has ended"
     return UserError(
         f"process {trainer.global_rank} of {trainer.world_size} {cause}; look above for what the others say. "

@@ -11,13 +11,13 @@ from torch import Tensor
 from difftalk_pl.data.lip_crops import SyncCrop, crop_boxes, lip_frames
 from difftalk_pl.data.lip_sync import sync_mfcc, sync_windows
 from difftalk_pl.errors import UserError
+from difftalk_pl.metrics.sync import LARGEST_SHIFT
 from difftalk_pl.models.syncnet import LIP_FRAMES, SyncNet, audio_stream
 from difftalk_pl.pretrained import SYNCNET, MissingWeights, file_hash, read_tensors
 from difftalk_pl.stages.safe_unpickling import listed, read_file
 from difftalk_pl.stages.strict import load_into, refuse_not_finite
 from difftalk_pl.stages.weights import ENTRY, Weights, read_weights, weights_hash
 
-LARGEST_SHIFT = 15  # frames, of the scores; published
 COUNTER = "num_batches_tracked"  # of batch normalisation; published without
 WINDOWS = 16  # embedded at a time
 CROPS: dict[SyncCrop, str] = {

@@ -224,7 +224,7 @@ def write_folder(weights: Weights, path: Path, half: bool = False) -> None:
     path.mkdir(parents=True, exist_ok=True)
     stored = {name: value.contiguous() for name, value in weights.state.items()}
     if half:
-        stored = {name: value.half() if value.is_floating_point() else value for name, value in stored.items()}
+        stored = {name: _halved(value) for name, value in stored.items()}
     aside = path / f".{MODEL_FILE}.tmp"  # the weights may be those that lie there
     save_file(stored, aside)
     aside.chmod(0o644)  # it comes readable for its writer alone
@@ -252,6 +252,12 @@ def write_checkpoint(weights: Weights, path: Path) -> None:
     aside = path.with_name(f".{path.name}.tmp")
     torch.save(checkpoint, aside)
     os.replace(aside, path)
+
+
+def _halved(value: Tensor) -> Tensor:
+    """As 16 bits, unless it would not be finite then, as variances of pixels may not."""
+    half = value.half() if value.is_floating_point() else value
+    return half if half.isfinite().all() else value
 
 
 def _as_floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from difftalk_pl.data.clips import Clip
+from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.datamodule import HDTFDataModule, Loading
 from difftalk_pl.data.latent_cache import LatentCache
 from difftalk_pl.data.splits import Split
@@ -138,9 +138,44 @@ def test_every_side_reads_its_own_people(talkers):
     assert torch.cat([batch["frame"] for batch in val]).tolist() == list(range(10))
     data = module(talkers, test_frames=3)
     data.setup("test")
-    (batch,) = data.test_dataloader()
+    windows = data.evaluation("test", control=True)
+    (batch,) = data.evaluation_loader(windows, windows.places(0))
     assert set(batch["clip"]) == {"synthetic_002"} and {"mask", "other_audio", "all_landmarks"} <= batch.keys()
     assert data.frame_size == 64
+
+
+def test_an_evaluation_takes_every_frame_of_a_clip_in_order(talkers):
+    """Also those of a short clip that have no reference far enough away."""
+    frames = next(clip.frames for clip in open_clips(talkers) if clip.name == "synthetic_002")
+    data = module(talkers, min_reference_gap=frames * 3 // 4)
+    data.setup("test")
+    windows = data.evaluation("test")
+    places = windows.places(0)
+    rows = [windows[place] for place in places]
+    assert [row["frame"] for row in rows] == list(range(frames))
+    gaps = [abs(row["frame"] - row["reference_frame"]) for row in rows]
+    assert frames // 2 - 1 <= min(gaps) < frames * 3 // 4 and "other_audio" not in rows[0] and "image" in rows[0]
+    assert len(data.evaluation("test", frames=5).places(0)) == 5
+    assert [clip.name for clip in data.evaluation("test", clips=1).clips] == [windows.clips[0].name]
+
+
+@pytest.mark.parametrize(("clips", "world"), [(7, 1), (7, 2), (7, 3), (1, 4), (4, 4)])
+def test_every_clip_belongs_to_one_process(talkers, clips, world):
+    windows = SimpleNamespace(clips=[None] * clips)
+    owned = []
+    for rank in range(world):
+        data = module(talkers)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world)  # type: ignore[assignment]
+        owned += [*data.own_clips(windows)]  # type: ignore[arg-type]
+    assert sorted(owned) == list(range(clips))
+
+
+def test_fewer_windows_than_processes_are_refused(talkers):
+    data = module(talkers, val_frames=1)
+    data.setup("fit")
+    data.trainer = SimpleNamespace(global_rank=0, world_size=8)  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"val: 1 windows for 8 processes.*val_frames"):
+        data.val_dataloader()
 
 
 @pytest.mark.parametrize(

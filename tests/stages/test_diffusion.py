@@ -69,7 +69,7 @@ def test_fit_test_and_the_files_of_a_run(runner, codec):
     assert results["methods"]["model"]["per_clip"]["synthetic_003"]["frames"] == 6
     truth, model = (results["methods"][name]["overall"] for name in ("ground truth", "model"))
     assert truth["ssim"] == pytest.approx(1) and truth["psnr"] is None and model["psnr"] > model["mouth_psnr"] > 0
-    assert results["protocol"]["weights"] == read_weights(run / "checkpoints" / "last.ckpt").hash
+    assert results["model"]["weights"] == read_weights(run / "checkpoints" / "last.ckpt").hash
     assert (run / "samples" / "test_synthetic_003.png").exists()
 
 
@@ -155,8 +155,9 @@ def test_the_control_hears_another_moment(runner, codec, monkeypatch):
     heard = []
     monkeypatch.setattr(Generator, "__call__", lambda self, window: heard.append(window["audio"]) or window["image"])
     cli.datamodule.setup("test")
-    batch = next(iter(cli.datamodule.test_dataloader()))
-    rows = cli.model.test_step(batch, 0)
+    windows = cli.datamodule.evaluation("test", control=True)
+    batch = next(iter(cli.datamodule.evaluation_loader(windows, windows.places(0))))
+    rows = cli.model.generate(batch)
     assert list(rows) == ["model", "codec", "shuffled audio"]
     assert torch.equal(heard[0], batch["audio"]) and torch.equal(heard[1], batch["other_audio"])
     assert not torch.equal(batch["audio"], batch["other_audio"])

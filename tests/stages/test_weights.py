@@ -35,6 +35,14 @@ def test_half_precision_halves_the_file_and_is_read_as_floats(codec, tmp_path):
     assert json.loads((tmp_path / "half" / "config.json").read_text())["hash"] == restored.hash
 
 
+def test_numbers_too_large_for_16_bits_stay_whole(codec, tmp_path):
+    weights = read_weights(codec)
+    name = next(iter(weights.state))
+    weights.state[name] = torch.full_like(weights.state[name], 1e5)
+    weights.save_pretrained(tmp_path / "half", half=True)
+    assert torch.equal(Weights.from_pretrained(tmp_path / "half").state[name], weights.state[name])
+
+
 def test_stage_one_is_no_talking_head(codec):
     with pytest.raises(UserError, match="stage 1"):
         read_weights(codec).difftalk()
