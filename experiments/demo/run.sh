@@ -15,18 +15,21 @@ step() {
 rm -rf "$run" data/demo/latents
 step synthesize --out data/demo --clips 30 --seconds 10
 step synthesize --out data/demo --clips 6 --seconds 10 --first_identity 900 # people that the weights never met
+step fit -c experiments/demo/syncnet.yaml # the judge of lip sync, on drawn faces as well
 step fit -c experiments/demo/autoencoder.yaml
 step cache-latents --data data/demo --autoencoder "$run/autoencoder/checkpoints/last.ckpt"
 step fit -c experiments/demo/diffusion.yaml
 step test -c experiments/demo/autoencoder.yaml
 step test -c experiments/demo/diffusion.yaml
+step table "$run/diffusion" --intervals --out "$run/table.md"
 step synthesize --out data/demo_person --clips 1 --seconds 5 --size 256 --first_identity 900
 step animate --checkpoint "$run/diffusion/checkpoints/last.ckpt" --video data/demo_person/clips/synthetic_900/video.mp4 \
   --audio data/demo/clips/synthetic_901/audio.wav --out "$run/animated.mp4" --sampler.name dpm++ --sampler.steps 12
 
 cat <<EOF
 
-scores:        $run/diffusion/results.json (and $run/autoencoder/results.json)
+scores:        $run/table.md, of $run/diffusion/results.json (and $run/autoencoder/results.json)
 video:         $run/animated.mp4
-contact sheet: $run/diffusion/samples/test_synthetic_900.png (true, masked, reference, generated; time runs to the right)
+to look at:    $run/diffusion/samples/test_synthetic_900*: true, masked, reference and generated frames (time runs to the
+               right), the same as a video with sound, the offset curve of lip sync, differences of adjacent frames
 EOF

@@ -11,20 +11,16 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
 from difftalk_pl.callbacks.processes import end_children, explained, set_timeout
-from difftalk_pl.cli import build_cli
-from tests.test_experiments import EXPERIMENTS
+from difftalk_pl.cli import DiffTalkCLI
 
 OWN = timedelta(minutes=7)
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true"])
-def test_the_command_line_sets_the_timeout_before_the_processes_meet(strategy, tmp_path):
-    experiment = str(EXPERIMENTS / "demo" / "scratch" / "autoencoder.yaml")
-    below = str(EXPERIMENTS / "demo" / "autoencoder.yaml")
-    places = ["--run", str(tmp_path), "--trainer.accelerator", "cpu", "--trainer.logger", "false"]
-    several = ["--trainer.devices", "2", "--trainer.strategy", strategy, "--rank_timeout", "0.5"]
-    cli = build_cli(["-c", below, "-c", experiment, *places, *several], run=False)
-    assert cli.trainer.strategy._timeout == timedelta(seconds=30)
+def test_the_command_line_sets_the_timeout_before_the_processes_meet(strategy, runner, monkeypatch):
+    monkeypatch.setattr(DiffTalkCLI, "_run_subcommand", lambda *_: None)
+    over = {"trainer": {"devices": 2, "strategy": strategy, "logger": False}, "rank_timeout": 0.5}
+    assert runner("fit", "autoencoder", "vq", over).trainer.strategy._timeout == timedelta(seconds=30)
     assert not torch.distributed.is_initialized()
 
 
