@@ -10,7 +10,7 @@ from difftalk_pl.errors import UserError
 
 LIGHTNING = {
     "fit": "train a stage: the autoencoder or the diffusion model",
-    "validate": "compute the validation losses of a trained model",
+    "validate": "compute the validation losses of a trained model, and score its validation clips",
     "test": "score generated frames against true ones, write results.json and a contact sheet",
     "predict": "generate the test clips as videos with their sound",
 }
@@ -22,7 +22,7 @@ OURS = {
     "animate": ("difftalk_pl.animate", "make a talking video from any video of a person and any speech"),
     "export": ("difftalk_pl.stages.weights", "turn a checkpoint into a folder of config.json and model.safetensors"),
     "import-checkpoint": ("difftalk_pl.stages.importing", "turn a published checkpoint, or one of ours, into a folder"),
-    "fetch-weights": ("difftalk_pl.pretrained", "download the ImageNet networks of LPIPS: alex, vgg, squeeze"),
+    "fetch-weights": ("difftalk_pl.pretrained", "download the networks of LPIPS (alex, vgg, squeeze) and the published syncnet"),
     "curves": ("difftalk_pl.curves", "draw the logged metrics of runs as one picture"),
     "score": ("difftalk_pl.score", "score anybody's videos against true ones, as test scores a model"),
     "table": ("difftalk_pl.table", "print the results of runs as one table: markdown, LaTeX or csv"),

@@ -109,12 +109,8 @@ def smoothed(values: list[float], share: float) -> list[float]:
 
 def _draw(names: list[str], found: dict[str, dict[str, Curve]], smooth: float, log_scale: bool):
     """A matplotlib Figure: no display and no state outside of it."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            'curves are drawn by matplotlib, which is missing: pip install -e ".[plots]" in the checkout'
-        ) from error
+    from matplotlib.figure import Figure
+
     columns = min(COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(columns * PANEL[0], rows * PANEL[1] + 0.4), layout="constrained")

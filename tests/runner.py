@@ -1,6 +1,7 @@
 """Experiments with the smallest networks that are still the real ones, run through the real command line."""
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -104,20 +105,11 @@ def merge(base: dict, over: dict) -> dict:
     return result
 
 
-BLOCK, HEADER = 32768, 7  # of wandb's record file, a log in LevelDB's framing
-
-
-def wandb_content(record: Path) -> bytes:
-    """All that an offline run of wandb recorded, with the pieces joined that its blocks cut records into."""
-    content, place, joined = record.read_bytes(), HEADER, b""
-    while place + HEADER <= len(content):
-        if BLOCK - place % BLOCK < HEADER:  # too little room for a header is left empty
-            place += BLOCK - place % BLOCK
-            continue
-        length = int.from_bytes(content[place + 4 : place + 6], "little")
-        joined += content[place + HEADER : place + HEADER + length]
-        place += HEADER + length
-    return joined
+def own_environment(**more: str) -> dict[str, str]:
+    """For a command in a process of its own, on one thread, that does not talk to the wandb of the tests' process: that
+    one would take the run of a killed command for running."""
+    inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    return {**inherited, "OMP_NUM_THREADS": "1", **more}
 
 
 class Runner:

@@ -1,7 +1,6 @@
 """Curves of real runs, and of files as kills and resumes leave them."""
 
 import logging
-import sys
 
 import numpy as np
 import pytest
@@ -103,10 +102,3 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
     assert main(["curves", str(tmp_path / "nothing"), "--out", str(tmp_path / "x.png")]) == 1
     assert "nothing: no metrics/version_*/metrics.csv" in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()
-
-
-def test_without_matplotlib_the_remedy_is_said(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    run = write(tmp_path / "run", 0, "step,val/b\n0,1\n")
-    with pytest.raises(UserError, match=r"pip install -e \"\.\[plots\]\""):
-        curves([run], tmp_path / "x.png")

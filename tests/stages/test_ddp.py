@@ -1,7 +1,6 @@
 """Both stages in two real processes."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from difftalk_pl.stages.weights import weights_hash
+from tests.runner import own_environment
 
 DDP = {
     "trainer": {
@@ -46,7 +46,7 @@ def diaries(runner, run):
 def fit(runner, stage, run, over):
     command = [sys.executable, "-m", "difftalk_pl", "fit", "-c", str(runner.config(stage, run, over))]
     project = str(Path(__file__).parents[2])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": project}
+    environment = own_environment(PYTHONPATH=project)
     return subprocess.run(
         command, env=environment, cwd=project, capture_output=True, text=True, timeout=300, check=False
     )

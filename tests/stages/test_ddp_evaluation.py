@@ -1,7 +1,6 @@
 """Scores of two real processes are those of one: for 7 clips, and for 1, where a process has none."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from difftalk_pl.data.synthetic import synthesize
 from difftalk_pl.stages.judge import ALL
 from tests.backbones import write_backbone
 from tests.callbacks.test_evaluation import evaluated, results
+from tests.runner import own_environment
 from tests.wandb_records import files, history, read_wandb
 
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]
@@ -41,7 +41,7 @@ def in_two_processes(runner, command, run, settings):
     trainer = {**settings["trainer"], "devices": 2, "strategy": "ddp_find_unused_parameters_true"}
     config = runner.config("autoencoder", run, {**settings, "trainer": trainer})
     project = str(Path(__file__).parents[2])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": project}
+    environment = own_environment(PYTHONPATH=project)
     arguments = [sys.executable, "-m", "difftalk_pl", command, "-c", str(config)]
     result = subprocess.run(
         arguments, env=environment, cwd=project, capture_output=True, text=True, timeout=300, check=False

@@ -11,6 +11,8 @@ import lightning as L
 import pytest
 import torch
 
+from tests.runner import own_environment
+
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]
 PROJECT = Path(__file__).parents[2]
 MINUTES = 0.5  # of waiting; a process has to start within it, too
@@ -56,7 +58,7 @@ def with_mark(mark: str) -> list[int]:
 def fit(config: Path, accident: Path) -> tuple[int, str, float, list[int]]:
     """Exit code, what it said, seconds from the accident to the end, and the processes that are left soon after."""
     mark = uuid.uuid4().hex
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), "MARK": mark}
+    environment = own_environment(PYTHONPATH=str(PROJECT), MARK=mark)
     command = [sys.executable, "-m", "difftalk_pl", "fit", "-c", str(config)]
     said = config.with_suffix(".txt")
     with said.open("w") as output:

@@ -15,6 +15,7 @@ from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig, Recon
 from difftalk_pl.models.codebook import Codebook
 from difftalk_pl.stages.codebook import CodebookTraining
 from difftalk_pl.stages.ranks import anywhere, gathered, gathered_objects, same_as_first, summed
+from tests.runner import own_environment
 
 WAYS = {
     "gradient": Codebook(revive_after=2, seed=3),
@@ -112,7 +113,7 @@ class SpoilsRankOne(L.Callback):
 def fit(runner, run, over, **environment):
     command = [sys.executable, "-m", "difftalk_pl", "fit", "-c", str(runner.config("autoencoder", run, over))]
     project = str(Path(__file__).parents[2])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": project, **environment}
+    environment = own_environment(PYTHONPATH=project, **environment)
     return subprocess.run(
         command, env=environment, cwd=project, capture_output=True, text=True, timeout=300, check=False
     )

@@ -1,6 +1,5 @@
 """A killed run goes on where it was."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,9 @@ import time
 import pytest
 import torch
 
+from tests.runner import own_environment
 from tests.stages.test_autoencoder import logged
+from tests.wandb_records import read_wandb, runs
 
 OVER = {
     "trainer": {
@@ -30,7 +31,7 @@ def test_a_fit_killed_by_sigkill_goes_on_with_the_windows_and_losses_of_an_unint
     over = {"model": {"init_args": {"autoencoder": str(codec)}}, **OVER}
     runner("fit", "diffusion", "whole", over)
     command = [sys.executable, "-m", "difftalk_pl", "fit", "-c", str(runner.config("diffusion", "killed", over))]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    environment = own_environment(PYTHONUNBUFFERED="1")
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not runner.checkpoint("killed").exists():
@@ -43,6 +44,8 @@ def test_a_fit_killed_by_sigkill_goes_on_with_the_windows_and_losses_of_an_unint
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "going on from" in again.stderr
+    ids = {name for name, _ in runs(read_wandb(runner.folder / "killed", seconds=1))}
+    assert ids == {(runner.folder / "killed" / "wandb_id.txt").read_text().strip()}
     losses = logged(runner.folder / "killed", "train/loss")
     assert len(losses) == 60 - reached
     assert losses == pytest.approx(logged(runner.folder / "whole", "train/loss")[reached:], rel=1e-3)
