@@ -102,7 +102,7 @@ def test_what_two_processes_log_stands_once_in_the_run_of_wandb(runner, settings
     assert kinds["test/videos"] == "videos"
     (table,) = [row["test/clips"] for row in steps if "test/clips" in row]
     assert table["nrows"] == 2 * 7, "ground truth and codec of every clip"
-    (path,) = run.glob(f"wandb/*/files/{table['path']}")
+    (path,) = run.glob(f"wandb/offline-run-*/files/{table['path']}")
     content = json.loads(path.read_text())
     place = content["columns"].index("psnr")
     rows = {(row[0], row[1]): row[place] for row in content["data"]}
