@@ -37,7 +37,8 @@ class Evaluation(L.Callback):
     takes the place of the one in the defaults, whose single settings cannot be changed within a list.
 
     Args:
-        every: how many validations of fit pass from one evaluation to the next; 0 evaluates never while fit runs.
+        every: how many validations of fit pass from one evaluation to the next, counted from its start or resumption; 0
+            evaluates never while fit runs.
         clips: how many clips while fit runs.
         seconds: of each of them, from its beginning.
         steps: of sampling while fit runs; by default those of the stage.

@@ -27,7 +27,8 @@ class SampleImages(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """During the first batch, since the callback that averages weights takes them away at the epoch's end."""
-        if batch_idx == 0 and trainer.is_global_zero and not trainer.sanity_checking:
+        draws = trainer.is_global_zero and hasattr(pl_module, "generate")  # a SyncNet does not
+        if batch_idx == 0 and draws and not trainer.sanity_checking:
             batch = self._windows(trainer, pl_module)
             with torch.no_grad():
                 rows: dict[str, torch.Tensor] = pl_module.generate(batch)  # type: ignore[operator, assignment]
