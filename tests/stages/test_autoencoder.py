@@ -83,4 +83,4 @@ def test_test_writes_the_codecs_scores(runner):
     results = json.loads((runner.folder / "scored" / "results.json").read_text())
     assert set(results["methods"]) == {"ground truth", "codec"}
     assert results["methods"]["codec"]["per_clip"]["synthetic_003"]["frames"] == 8
-    assert results["protocol"]["weights"] == read_weights(runner.checkpoint("scored")).hash
+    assert results["model"]["weights"] == read_weights(runner.checkpoint("scored")).hash
