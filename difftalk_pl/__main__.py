@@ -22,7 +22,10 @@ OURS = {
     "animate": ("difftalk_pl.animate", "make a talking video from any video of a person and any speech"),
     "export": ("difftalk_pl.stages.weights", "turn a checkpoint into a folder of config.json and model.safetensors"),
     "import-checkpoint": ("difftalk_pl.stages.importing", "turn a published checkpoint, or one of ours, into a folder"),
-    "fetch-weights": ("difftalk_pl.pretrained", "download the networks of LPIPS (alex, vgg, squeeze) and the published syncnet"),
+    "fetch-weights": (
+        "difftalk_pl.pretrained",
+        "download networks that measure: alex, vgg, squeeze of LPIPS, and syncnet",
+    ),
     "curves": ("difftalk_pl.curves", "draw the logged metrics of runs as one picture"),
     "score": ("difftalk_pl.score", "score anybody's videos against true ones, as test scores a model"),
     "table": ("difftalk_pl.table", "print the results of runs as one table: markdown, LaTeX or csv"),
