@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 ON_TOP = ("ground truth", "codec")  # bounds, not competitors
+CONTROL = "shuffled audio"  # no competitor either
 PAPER_MEASURES = ("psnr", "ssim", "lpips", *SYNC)
 SHOWN = 60  # characters of a protocol's value in a note
 FIRST_FORMAT = {"checkpoint", "weights", "codec"}  # format 1 has them in the protocol: they name the model
@@ -52,9 +53,9 @@ def table(
     """Print the results of runs as one table: methods in rows, measures in columns; the best value of a column is bold
     and the second best underlined.
 
-    Ground truth and codec stand on top and are never marked. Rows of different protocols, or of other clips, stand
-    apart, are marked apart, and a note names what differs. Seeds may differ. What was not measured is a dash, in csv an
-    empty field.
+    Ground truth and codec stand on top; they and the control with shuffled audio are never marked. Rows of different
+    protocols, or of other clips, stand apart, are marked apart, and a note names what differs. Seeds may differ. What
+    was not measured is a dash, in csv an empty field.
 
     Args:
         runs: folders with a results.json, or such files.
@@ -142,7 +143,7 @@ def _rows(runs: list[Run], methods: list[str]) -> list[Row]:
         for method, found in run.content["methods"].items():
             if methods and method not in methods:
                 continue
-            row = Row.read(run.name, method, found, ranked=method not in ON_TOP)
+            row = Row.read(run.name, method, found, ranked=method not in (*ON_TOP, CONTROL))
             same = [place for place, other in enumerate(rows) if not row.ranked and row.same_numbers(other)]
             if same:
                 rows[same[0]] = rows[same[0]]._replace(run="")

@@ -29,7 +29,7 @@ def method(failed=None, clips=("a", "b"), **overall):
 TRUTH = method(psnr=None, ssim=1.0, lpips=0.0, sync_offset=0.0, sync_confidence=9.0)
 OURS = {
     "model": method(psnr=34.0, ssim=0.95, lpips=0.03, sync_offset=-1.0, sync_confidence=6.0),
-    "shuffled audio": method(psnr=33.0, ssim=0.96, lpips=None, sync_offset=3.0, sync_confidence=2.0),
+    "other": method(psnr=33.0, ssim=0.96, lpips=None, sync_offset=3.0, sync_confidence=2.0),
     "ground truth": TRUTH,
     "codec": method(psnr=40.0, ssim=0.99, lpips=0.01, sync_offset=0.0, sync_confidence=8.5),
 }
@@ -69,12 +69,18 @@ def shown(capsys, *arguments, **options):
 
 def test_bounds_stand_on_top_and_only_methods_are_marked(ours, capsys):
     found = rows(shown(capsys, ours))
-    assert list(found)[2:] == ["ground truth", "codec", "model", "shuffled audio"]
+    assert list(found)[2:] == ["ground truth", "codec", "model", "other"]
     assert found["method"] == ["PSNR ↑", "SSIM ↑", "LPIPS ↓", "SyncNet: offset / confidence ↑", "clips"]
     assert found["ground truth"] == ["–", "1.000", "0.000", "0 / 9.000", "2"]
     assert found["codec"] == ["40.00", "0.990", "0.010", "0 / 8.500", "2"]
     assert found["model"] == ["**34.00**", "<u>0.950</u>", "0.030", "-1 / **6.000**", "2"]
-    assert found["shuffled audio"] == ["<u>33.00</u>", "**0.960**", "–", "3 / <u>2.000</u>", "2"]
+    assert found["other"] == ["<u>33.00</u>", "**0.960**", "–", "3 / <u>2.000</u>", "2"]
+
+
+def test_the_control_is_no_competitor(tmp_path, capsys):
+    methods = {"model": method(psnr=30.0), "shuffled audio": method(psnr=31.0)}
+    found = rows(shown(capsys, write(tmp_path / "run", methods)))
+    assert found["model"][0] == "30.00" and found["shuffled audio"][0] == "31.00"
 
 
 def test_runs_of_one_protocol_are_marked_together_and_share_their_ground_truth(ours, theirs, capsys):
