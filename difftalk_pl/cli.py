@@ -31,6 +31,8 @@ IRRELEVANT = (  # warnings of Lightning and torch about what is meant to be so
     "LightningCLI's args parameter is intended to run from within Python.*",
     "Using ModelCheckpoint with manual optimization.*",
     ".*isinstance.treespec.*",
+    ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged so is the same in every process
+    "The ``compute`` method of metric .* was called before.*",  # of a process without a clip
     "Checkpoint directory .* exists and is not empty.*",
     "Experiment logs directory .* exists and is not empty.*",
 )

@@ -1,25 +1,20 @@
 """The command `score`: the measures of `test` for anybody's videos."""
 
+import json
 import logging
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from difftalk_pl.callbacks.results import FORMAT, protocol_hash, software, summarise, write_results
-from difftalk_pl.data.audio import FPS, RATE
-from difftalk_pl.data.clips import SAMPLES_PER_FRAME, versions
-from difftalk_pl.data.faces import track_faces
-from difftalk_pl.data.framing import Crop, crop_square, fill_gaps, smooth
+from difftalk_pl.data.audio import FPS
+from difftalk_pl.data.clips import versions
 from difftalk_pl.data.masks import MaskName, MaskPolicy
-from difftalk_pl.data.prepare import find_videos
-from difftalk_pl.data.source import Settings, cut_frame, to_fractions
-from difftalk_pl.data.video import fit_audio, probe, read_audio, read_frames
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
-from difftalk_pl.stages.judge import CHUNK, GROUND_TRUTH, ClipFacts, ClipScore, Judge, Measuring
+from difftalk_pl.score_pairs import FACE, Footage, How, Pair, frame_size, is_dataset, open_pair, pair_up, read_chunks
+from difftalk_pl.stages.judge import GROUND_TRUTH, ClipFacts, ClipScore, Judge, Measuring
 from difftalk_pl.stages.latents import choose_device
 from difftalk_pl.stages.method_judge import OF_THE_MOUTH
 
@@ -27,40 +22,6 @@ log = logging.getLogger(__name__)
 
 VIDEO, REFERENCE = "video", "reference"
 LPIPS_OPTION = "`--measuring.lpips {} --measuring.lpips_weights FILE`"
-FACE = Settings()  # as `prepare` finds it
-
-
-class Pair(NamedTuple):
-    """What is compared; a missing side is the reason why it cannot be."""
-
-    name: str
-    video: Path | None
-    reference: Path | None
-
-
-class How(NamedTuple):
-    """What is done to both videos before they are measured."""
-
-    mask: MaskPolicy
-    crop: Literal["whole", "face"]
-    audio: Literal["own", "reference"]
-    frames: int | None
-
-
-class Footage(NamedTuple):
-    """What is known of a pair before its frames are compared.
-
-    frames: that both have; square: what is compared of each; landmarks: (T, 68, 2) fractions of the square, or None and
-    why; sounds: of the video and of the reference, None without a track; left: frames of each that the other one does
-    not reach.
-    """
-
-    frames: int
-    square: Crop
-    landmarks: np.ndarray | None
-    faceless: str
-    sounds: tuple[np.ndarray | None, np.ndarray | None]
-    left: dict[str, int]
 
 
 def score(
@@ -81,8 +42,12 @@ def score(
     name. Frames are compared at 25 a second, at the same times on both clocks. What cannot be scored is counted with
     its reason, and the others go on.
 
+    The reference may be one prepared dataset: its clips, by name, with the landmarks that they were prepared with, as
+    `test` takes them, so that both stand in one group of `table`. Clips without a video are not missed, since a dataset
+    holds more than the people of a test.
+
     Args:
-        out: the file to write.
+        out: the file to write; only what `score` wrote before is written over.
         method: how the videos' method is called; by default the name of their folder.
         measuring: what is measured.
         mask: the region of the mouth's measures, placed by the reference's landmarks.
@@ -93,17 +58,21 @@ def score(
     """
     if frames is not None and frames < 1:
         raise UserError(f"--frames {frames}: expected 1 or more")
+    _refuse_target(out)
     first = videos[0].absolute()
     method = method or (first.name if first.is_dir() else first.parent.name)
     if method == GROUND_TRUTH:
         raise UserError(f"--method {method!r}: the references are called so; give another name")
-    pairs, how = pair_up(videos, reference), How(MaskPolicy(mask), crop, audio, frames)
+    prepared = any(is_dataset(path) for path in reference)
+    if prepared and crop == "face":
+        raise UserError("--crop face: the clips of a prepared dataset are cut already; leave --crop out")
+    pairs, how = pair_up(videos, reference), How(MaskPolicy(mask), "as prepared" if prepared else crop, audio, frames)
     judge = Judge(measuring, choose_device(device), lpips_option=LPIPS_OPTION)
     job = _Scoring(judge, how)
     with progress_bar() as bar:
         for pair in bar.track(pairs, description="clips"):
             job.add(pair)
-    write_results(out, job.content(method))
+    write_results(out, job.content(method, frame_size(pairs, how)))
     scored = len(pairs) - len(job.reasons)
     if not scored:
         raise UserError(f"{out}: none of {len(pairs)} clips could be scored, {next(iter(job.reasons.values()))}")
@@ -120,7 +89,6 @@ class _Scoring:
         self.frames: dict[str, int] = {}
         self.reasons: dict[str, str] = {}
         self.left: dict[str, dict[str, int]] = {}
-        self.sizes: set[int] = set()
 
     def add(self, pair: Pair) -> None:
         """Score a pair; whatever is wrong with its files becomes its reason."""
@@ -135,7 +103,6 @@ class _Scoring:
             return
         self.scores[pair.name], self.true_scores[pair.name] = scores[VIDEO], scores[REFERENCE]
         self.frames[pair.name] = footage.frames
-        self.sizes.add(footage.square.side)
         if any(footage.left.values()):
             self.left[pair.name] = footage.left
             log.warning("%s: lengths differ, left out at the end: %s", pair.name, footage.left)
@@ -154,19 +121,25 @@ class _Scoring:
         lost = dict.fromkeys(OF_THE_MOUTH, footage.faceless) if points is None else {}
         return {name: one._replace(failed={**lost, **one.failed}) for name, one in scores.items()}
 
-    def content(self, method: str) -> dict[str, Any]:
-        """results.json."""
+    def protocol(self, size: int | list[int] | str) -> dict[str, Any]:
+        """With the keys of the protocol of `test`: against a prepared dataset both are the same."""
+        crop = self.how.crop
+        found = f"dlib on the reference, smoothed by {FACE.smoothing:g} frames"
         data = {
-            "crop": self.how.crop,
-            "frame_size": sorted(self.sizes),
+            "crop": crop,
+            "landmarks": crop if crop == "as prepared" else found,
+            "frame_size": size,
             "fps": FPS,
             "mask": self.how.mask.name,
             "frames_per_clip": self.how.frames,
-            "landmarks": f"dlib on the reference, smoothed by {FACE.smoothing:g} frames",
-            "audio": "own" if self.how.audio == "own" else "own, else the reference's",
             "mean": "over a clip's frames, then over clips",
         }
-        protocol = {"data": data, "measures": self.judge.describe(), "generation": None}
+        generation = {"audio": "own" if self.how.audio == "own" else "own, else the reference's"}
+        return {"data": data, "measures": self.judge.describe(), "generation": generation}
+
+    def content(self, method: str, size: int | list[int] | str) -> dict[str, Any]:
+        """results.json."""
+        protocol = self.protocol(size)
         scored = len(self.frames) - len(self.reasons)
         return {
             "format": FORMAT,
@@ -188,89 +161,19 @@ class _Scoring:
         }
 
 
-def pair_up(videos: list[Path], references: list[Path]) -> list[Pair]:
-    """By their places in the two lists or, with a folder in either, by the names of the files.
-
-    Raises:
-        UserError: a folder without videos, or two files of one name in the folders.
-    """
-    if any(path.is_dir() for path in [*videos, *references]):
-        ours, true = find_videos(videos), find_videos(references)
-        return [Pair(name, ours.get(name), true.get(name)) for name in sorted({*ours, *true})]
-    count = max(len(videos), len(references))
-    pairs: dict[str, Pair] = {}
-    for number in range(count):
-        one, other = (paths[number] if number < len(paths) else None for paths in (videos, references))
-        name = (one or other or Path()).stem
-        name = f"{name} ({number + 1})" if name in pairs else name
-        pairs[name] = Pair(name, one, other)
-    return list(pairs.values())
-
-
-def open_pair(pair: Pair, how: How) -> Footage:
-    """Look at both once. Raises UserError for whatever makes them impossible to compare, with a remedy."""
-    if pair.video is None or pair.reference is None:
-        there, side = pair.video or pair.reference, "reference" if pair.reference is None else "video"
-        raise UserError(f"{there}: no {side} for it; files are paired by their names or their places")
-    sizes = [(info.width, info.height) for info in map(probe, (pair.video, pair.reference))]
-    if sizes[0] != sizes[1]:
-        shapes = [f"{width} x {height}" for width, height in sizes]
-        raise UserError(f"{pair.video}: {shapes[0]}, its reference {shapes[1]}; scale one of them to the other's size")
-    count = sum(1 for _ in islice(read_frames(pair.video, FPS), how.frames))
-    points, faceless, true_count = _landmarks(islice(read_frames(pair.reference, FPS), how.frames))
-    square, shared = _square(pair.reference, points, faceless, sizes[1], how.crop), min(count, true_count)
-    return Footage(
-        shared,
-        square,
-        None if points is None else to_fractions(points[:shared], square),
-        faceless,
-        _sounds(pair.video, pair.reference, shared, how.audio),
-        {"video": count - shared, "reference": true_count - shared},
-    )
-
-
-def read_chunks(pair: Pair, footage: Footage) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frames of the video and of the reference at the same times, (n, H, H, 3) uint8 each."""
-    assert pair.video is not None and pair.reference is not None
-    square = footage.square
-    both = zip(*(read_frames(path, FPS) for path in (pair.video, pair.reference)))
-    cut = (tuple(cut_frame(frame, square, square.side) for frame in frames) for frames in both)
-    frames = islice(cut, footage.frames)
-    while chunk := list(islice(frames, CHUNK)):
-        generated, true = map(np.stack, zip(*chunk))
-        yield generated, true
-
-
-def _landmarks(frames: Iterable[np.ndarray]) -> tuple[np.ndarray | None, str, int]:
-    """(T, 68, 2) pixels as `prepare` finds them, or None and the reason; and how many frames there are."""
-    track = track_faces(frames, detect_every=FACE.detect_every)
-    count = len(track.landmarks)
+def _refuse_target(out: Path) -> None:
+    """Before any work. Raises UserError unless there is no such file yet, or one that `score` wrote."""
+    if above := next((folder for folder in out.absolute().parents if folder.exists() and not folder.is_dir()), None):
+        raise UserError(f"--out {out}: {above} is a file; give a path through folders")
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; give a file, such as {out / 'results.json'}")
+    if not out.exists():
+        return
     try:
-        return smooth(fill_gaps(track.landmarks, FACE.max_gap, FPS), FACE.smoothing), "", count
-    except UserError as error:
-        return None, f"reference: {error}", count
-
-
-def _square(
-    path: Path, points: np.ndarray | None, faceless: str, size: tuple[int, int], crop: Literal["whole", "face"]
-) -> Crop:
-    """What is compared of a frame: always a square, since landmarks are fractions of one side."""
-    width, height = size
-    if crop == "whole":
-        if width != height:
-            raise UserError(f"{path}: {width} x {height}, expected a square; --crop face cuts one around the face")
-        return Crop(0, 0, width)
-    if points is None:
-        raise UserError(f"{path}: {faceless}; --crop whole compares without a face")
-    return crop_square(points, width, height)
-
-
-def _sounds(
-    video: Path, reference: Path, frames: int, audio: Literal["own", "reference"]
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(T * 640,) int16 of each, None without a track."""
-    true, own = (
-        fit_audio(read_audio(path, RATE), frames * SAMPLES_PER_FRAME) if probe(path).has_audio else None
-        for path in (reference, video)
-    )
-    return (true if own is None and audio == "reference" else own), true
+        content = json.loads(out.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or "methods" not in content:
+        raise UserError(f"--out {out}: is there, and score did not write it; give another name")
+    if "model" in content:
+        raise UserError(f"--out {out}: holds the scores of a model, by test or validate; give another name")

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -43,7 +44,8 @@ MEASURES = {
 
 
 class Row(NamedTuple):
-    """A method of a run. `clips` counts all of them, `unscored` those of which nothing was measured."""
+    """A method of a run. `clips` counts all of them, `unscored` those of which nothing was measured; `covered` has the
+    clips that each measure's mean is over."""
 
     run: str
     method: str
@@ -54,15 +56,20 @@ class Row(NamedTuple):
     failed: dict[str, dict[str, str]] = {}
     clips: int | None = None
     unscored: int = 0
+    covered: dict[str, frozenset[str]] = {}
 
     @classmethod
     def read(cls, run: str, method: str, found: dict[str, Any], ranked: bool) -> "Row":
         """From a method of results.json; the parts that format 1 lacks are empty."""
-        clips = found["per_clip"].values()
-        silent = [all(clip.get(name) is None for name in MEASURES) for clip in clips]
+        clips = found["per_clip"]
+        silent = [all(clip.get(name) is None for name in MEASURES) for clip in clips.values()]
+        covered = {
+            name: frozenset(clip for clip, one in clips.items() if _finite(one.get(name)) is not None)
+            for name in MEASURES
+        }
         values = {name: _finite(found["overall"].get(name)) for name in MEASURES}
         bounds, undefined, failed = (found.get(key, {}) for key in ("interval", "undefined", "failed"))
-        return cls(run, method, values, ranked, bounds, undefined, failed, len(silent), sum(silent))
+        return cls(run, method, values, ranked, bounds, undefined, failed, len(silent), sum(silent), covered)
 
     def title(self, several_runs: bool) -> str:
         return f"{self.run}: {self.method}" if several_runs and self.run else self.method
@@ -139,15 +146,42 @@ LATEX = Style(
 )
 
 
-def marks(rows: list[Row], name: str) -> dict[float, str]:
-    """Which printed values are best and second best; equally good ones share a mark. None where nothing competes."""
-    measure = MEASURES[name]
-    found = [_rounded(value, measure) for row in rows if row.ranked and (value := row.values.get(name)) is not None]
-    if len(found) < 2 or measure.better is None:
-        return {}
-    badness = {value: _badness(value, measure) for value in found}
-    order = dict(zip(sorted({*badness.values()}), ("best", "second")))
-    return {value: order[bad] for value, bad in badness.items() if bad in order}
+def marks(rows: list[Row], name: str) -> list[str | None]:
+    """Of each row "best", "second" or nothing. Equally good printed values share a mark; only means over the same clips
+    compete, and there are none where nothing does."""
+    measure, coverage = MEASURES[name], _coverage(rows, name)
+    found = {
+        place: _badness(_rounded(value, measure), measure)
+        for place, row in enumerate(rows)
+        if _competes(row, name) and row.covered[name] == coverage and (value := row.values[name]) is not None
+    }
+    order = dict(zip(sorted({*found.values()}), ("best", "second"))) if len(found) > 1 else {}
+    return [order.get(found[place]) if place in found else None for place in range(len(rows))]
+
+
+def uncompared(rows: list[Row], row: Row, name: str) -> list[str]:
+    """Why a row has no part in the marks of its group: "covers 3 of 4 clips"; empty where nothing is in its way."""
+    coverage = _coverage(rows, name)
+    if not _competes(row, name) or row.covered[name] == coverage:
+        return []
+    others = (
+        "" if coverage is not None and len(row.covered[name]) < len(coverage) else ", not the same ones as other rows"
+    )
+    return [f"covers {len(row.covered[name])} of {row.clips} clips{others}"]
+
+
+def _competes(row: Row, name: str) -> bool:
+    return row.ranked and row.values.get(name) is not None and MEASURES[name].better is not None
+
+
+def _coverage(rows: list[Row], name: str) -> frozenset[str] | None:
+    """The clips over which rows compete: the most that a mean covers. Of several such sets the one that most rows
+    share; None where that does not choose, so that nobody wins by the clips that he failed on."""
+    counted = Counter(row.covered[name] for row in rows if _competes(row, name))
+    ranks = sorted(((len(clips), count) for clips, count in counted.items()), reverse=True)
+    if not ranks or ranks[1:2] == ranks[:1]:
+        return None
+    return next(clips for clips, count in counted.items() if (len(clips), count) == ranks[0])
 
 
 def _rounded(value: float, measure: Measure) -> float:
@@ -175,18 +209,13 @@ def _heading(column: tuple[str, ...], style: Style) -> str:
     )
 
 
-def _cell(row: Row, column: tuple[str, ...], table: Table, marked: dict[str, dict[float, str]], style: Style) -> str:
-    return " / ".join(_part(row, name, table, marked[name], style) for name in column)
-
-
-def _part(row: Row, name: str, table: Table, marked: dict[float, str], style: Style) -> str:
+def _part(row: Row, name: str, table: Table, mark: str | None, style: Style) -> str:
+    """One number of a cell."""
     value, measure = row.values.get(name), MEASURES[name]
     if value is None:
         return style.nothing
     digits = 0 if name == "sync_offset" and value == int(value) else measure.digits
-    text = f"{value:.{digits}f}"
-    mark = marked.get(_rounded(value, measure)) if row.ranked else None
-    text = {"best": style.best, "second": style.second}.get(str(mark), "{}").format(text)
+    text = {"best": style.best, "second": style.second}.get(str(mark), "{}").format(f"{value:.{digits}f}")
     if table.intervals and (bounds := row.bounds.get(name)) is not None:
         text += f" [{bounds[0]:.{measure.digits}f}, {bounds[1]:.{measure.digits}f}]"
     return text
@@ -194,17 +223,19 @@ def _part(row: Row, name: str, table: Table, marked: dict[float, str], style: St
 
 def _lines(table: Table, style: Style) -> list[tuple[str, list[list[str]]]]:
     """Title and rows of cells of each group."""
-    names = [name for column in table.columns for name in column]
     result = []
     for group in table.groups:
-        marked = {name: marks(group.rows, name) for name in names}
+        marked = {name: marks(group.rows, name) for column in table.columns for name in column}
         cells = [
             [
                 style.escape(row.title(table.several_runs)),
-                *(_cell(row, column, table, marked, style) for column in table.columns),
+                *(
+                    " / ".join(_part(row, name, table, marked[name][place], style) for name in column)
+                    for column in table.columns
+                ),
                 _clips(row, style),
             ]
-            for row in group.rows
+            for place, row in enumerate(group.rows)
         ]
         result.append((style.escape(group.title), cells))
     return result

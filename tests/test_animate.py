@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from difftalk_pl.animate import animate
-from difftalk_pl.data.clips import write_wav
 from difftalk_pl.data.synthetic import perform
 from difftalk_pl.data.video import probe, read_audio, read_frames, write_video
+from difftalk_pl.data.wav import write_wav
 from difftalk_pl.errors import UserError
 from difftalk_pl.metrics.opening import correlation, dark_opening, true_opening
 from difftalk_pl.stages.generation import SamplerConfig
@@ -79,7 +79,7 @@ def test_the_mouth_follows_the_driving_sound_without_lag(tmp_path):
     """With the shipped weights, a drawn person says what another one said: the openings agree best at no shift."""
     voice, who = perform(seed=0, number=901, seconds=4), perform(seed=0, number=900, seconds=4)
     write_video(tmp_path / "person.mp4", who.frames(256), crf=12)
-    write_wav(tmp_path / "voice.wav", voice.audio)
+    write_wav(tmp_path / "voice.wav", voice.audio, 16000)
     weights, out = PROJECT / "experiments" / "demo" / "weights", tmp_path / "out.mp4"
     sampler = SamplerConfig(name="dpm++", steps=6)
     animate(weights, tmp_path / "person.mp4", tmp_path / "voice.wav", out, sampler=sampler, workers=0, device="cpu")

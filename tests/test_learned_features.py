@@ -8,10 +8,11 @@ import pytest
 
 from difftalk_pl import animate as module
 from difftalk_pl.animate import animate
-from difftalk_pl.data.clips import open_clips, write_wav
+from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.features import SpeechModels, add_missing, check_models, record_models
 from difftalk_pl.data.synthetic import perform
 from difftalk_pl.data.video import read_audio, read_frames, write_video
+from difftalk_pl.data.wav import write_wav
 from difftalk_pl.errors import UserError
 from difftalk_pl.stages.contract import DataContract
 from difftalk_pl.stages.generation import SamplerConfig
@@ -49,7 +50,7 @@ def person(tmp_path_factory):
 @pytest.fixture
 def speech(tmp_path):
     sound = (np.random.default_rng(0).standard_normal(16000) * 3000).astype(np.int16)
-    return write_wav(tmp_path / "speech.wav", sound) or tmp_path / "speech.wav"
+    return write_wav(tmp_path / "speech.wav", sound, 16000) or tmp_path / "speech.wav"
 
 
 def over(codec, channels=CLASSES, **trainer):

@@ -1,7 +1,6 @@
 """table on results that are written by hand: what is marked, what is missing, what cannot be compared."""
 
 import csv
-import json
 import logging
 import shutil
 import subprocess
@@ -15,16 +14,7 @@ from difftalk_pl.errors import UserError
 from difftalk_pl.paper_tables import TABLES
 from difftalk_pl.table import table
 from difftalk_pl.table_formats import MEASURES
-
-
-def method(failed=None, clips=("a", "b"), **overall):
-    """As summarise writes it; a measure that failed is missing on its clips."""
-    failed = failed or {}
-    rows = {clip: {**{k: None if clip in failed.get(k, {}) else v for k, v in overall.items()}} for clip in clips}
-    undefined = {name: sum(row[name] is None for row in rows.values()) for name in overall}
-    bounds = {name: None if value is None else [value - 1, value + 1] for name, value in overall.items()}
-    return {"overall": overall, "interval": bounds, "undefined": undefined, "failed": failed, "per_clip": rows}
-
+from tests.tables import method, rows, shown, write
 
 TRUTH = method(psnr=None, ssim=1.0, lpips=0.0, sync_offset=0.0, sync_confidence=9.0)
 OURS = {
@@ -39,13 +29,6 @@ THEIRS = {
 }
 
 
-def write(folder, methods, protocol=None, **more):
-    folder.mkdir(exist_ok=True)
-    protocol = protocol or {"frame_size": 256, "sync": {"crop": "face_crop"}}
-    (folder / "results.json").write_text(json.dumps({"format": 2, "methods": methods, "protocol": protocol} | more))
-    return folder
-
-
 @pytest.fixture
 def ours(tmp_path):
     return write(tmp_path / "ours", OURS)
@@ -54,17 +37,6 @@ def ours(tmp_path):
 @pytest.fixture
 def theirs(tmp_path):
     return write(tmp_path / "theirs", THEIRS)
-
-
-def rows(text):
-    """Cells by the first one."""
-    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
-    return {cells[0]: [cell.strip() for cell in cells[1:]] for cells in lines}
-
-
-def shown(capsys, *arguments, **options):
-    table(list(arguments), **options)
-    return capsys.readouterr().out
 
 
 def test_bounds_stand_on_top_and_only_methods_are_marked(ours, capsys):
@@ -123,8 +95,8 @@ def test_other_protocols_stand_apart_and_the_differing_keys_are_named(ours, tmp_
 
 
 def test_long_values_that_differ_in_their_last_letter_are_named(tmp_path, capsys):
-    one, other = (write(tmp_path / f"run{end}", {"model": method(psnr=1.0)}, {"file": "f" * 90 + end}) for end in "ab")
-    assert 'file (runa: "fff' in shown(capsys, one, other)
+    one, other = (write(tmp_path / f"run{end}", {"model": method(psnr=1.0)}, {"cut": "f" * 90 + end}) for end in "ab")
+    assert 'cut (runa: "fff' in shown(capsys, one, other)
 
 
 def test_what_one_protocol_does_not_say_is_named(ours, tmp_path, capsys):
@@ -133,15 +105,32 @@ def test_what_one_protocol_does_not_say_is_named(ours, tmp_path, capsys):
     assert "mask (ours: not said, other: null)" in text and 'sync (ours: {"crop": "face\\_crop"}, other: null)' in text
 
 
-def test_models_and_seeds_do_not_part_what_was_measured_alike(ours, tmp_path, capsys):
-    protocol = {"frame_size": 256, "sync": {"crop": "face_crop"}, "generation": {"seed": 1, "steps": 20}}
-    one = write(tmp_path / "one", THEIRS, protocol, model={"weights": "abc"})
-    two = write(tmp_path / "two", OURS, {**protocol, "generation": {"seed": 2, "steps": 20}}, model={"weights": "def"})
+def test_models_seeds_and_files_do_not_part_what_was_measured_alike(tmp_path, capsys):
+    def protocol(seed, file, steps=20):
+        return {
+            "data": {"fps": 25},
+            "measures": {"sync": {"file": file}},
+            "generation": {"seed": seed, "steps": steps},
+        }
+
+    one = write(tmp_path / "one", THEIRS, protocol(1, "x.model"), model={"weights": "abc"})
+    two = write(tmp_path / "two", OURS, protocol(2, "y.model"), model={"weights": "def"})
     text = shown(capsys, one, two, methods="model")
     assert rows(text)["two: model"][0] == "**34.00**" and rows(text)["one: model"][0] == "<u>33.50</u>"
     assert "not comparable" not in text and "Other seeds, the same protocol: generation.seed (one: 1, two: 2)" in text
-    three = write(tmp_path / "three", OURS, {**protocol, "generation": {"seed": 1, "steps": 50}})
-    assert "not comparable: generation.steps (one: 20, three: 50)" in shown(capsys, one, three)
+    assert "Generated" not in text and "file" not in text
+
+
+def test_other_ways_to_generate_are_compared_and_named(tmp_path, capsys):
+    parts = {"data": {"fps": 25}, "measures": {"lpips": None}}
+    one = write(tmp_path / "one", THEIRS, {**parts, "generation": {"seed": 1, "steps": 12}})
+    two = write(tmp_path / "two", OURS, {**parts, "generation": {"seed": 1, "steps": 200}})
+    text = shown(capsys, one, two, methods="model")
+    assert rows(text)["two: model"][0] == "**34.00**" and rows(text)["one: model"][0] == "<u>33.50</u>"
+    assert "Generated differently: generation.steps (one: 12, two: 200)" in text and "not comparable" not in text
+    other = write(tmp_path / "other", OURS, {**parts, "data": {"fps": 30}, "generation": {"seed": 1, "steps": 9}})
+    text = shown(capsys, one, other, methods="model")
+    assert "not comparable: data.fps (one: 25, other: 30)" in text and "generation" not in text
 
 
 def test_other_clips_stand_apart_though_the_protocol_is_the_same(ours, tmp_path, capsys):
@@ -159,6 +148,15 @@ def test_failed_clips_are_counted_with_a_reason(tmp_path, capsys):
     assert rows(text)["model"][-1] == "1 (1 failed)"
     together = "codec, model: sync\\_offset, sync\\_confidence failed on 1 of 2 clips, b: no face"
     assert together in text and "broken \\| file" in text and text.count("\n\n") == 2, "one note for one reason"
+
+
+def test_a_method_that_failed_on_all_clips_stands_with_dashes(tmp_path, capsys):
+    failed = method({"psnr": {"a": "cut off", "b": "cut off"}}, psnr=None)
+    run = write(tmp_path / "run", {"model": failed, "other": method(psnr=30.0)})
+    found = rows(shown(capsys, run))
+    assert found["model"] == ["–", "0 (2 failed)"] and found["other"] == ["30.00", "2"]
+    text = shown(capsys, write(tmp_path / "alone", {"model": failed}))
+    assert rows(text)["model"] == ["–", "0 (2 failed)"] and "psnr failed on 2 of 2 clips, a: cut off" in text
 
 
 def test_undefined_clips_are_counted_beside_failed_ones(tmp_path, capsys):
@@ -253,7 +251,7 @@ def test_what_cannot_be_shown_is_said(ours, tmp_path):
         ([tmp_path / "no"], {}, r"no: no such file"),
         ([tmp_path], {}, r"results\.json: no such file"),
         ([tmp_path / "broken.json"], {}, r"broken\.json: not JSON"),
-        ([tmp_path / "other.json"], {}, r"other\.json: no .methods. with .overall."),
+        ([tmp_path / "other.json"], {}, r"other\.json: is not a results\.json .* no methods\.model\.overall; give"),
         ([write(tmp_path / "new", OURS, format=3)], {}, r"format 3"),
         ([ours], {"metrics": "psnr,beauty"}, r"--metrics beauty: unknown; there are psnr"),
         ([ours], {"methods": "nobody"}, r"--methods nobody.*model"),

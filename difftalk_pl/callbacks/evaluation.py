@@ -17,6 +17,7 @@ from difftalk_pl.callbacks.results import summarise, write_results
 from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.lip_crops import SyncCrop
 from difftalk_pl.data.windows import Windows
+from difftalk_pl.errors import UserError
 from difftalk_pl.models.perceptual import Network
 from difftalk_pl.progress import progress_bar
 from difftalk_pl.stages.judge import Judge, Measuring
@@ -63,11 +64,20 @@ class Evaluation(L.Callback):
         sync_crop: SyncCrop = "face_crop",
         faces: bool = True,
     ) -> None:
+        _refuse_odd(
+            {
+                "every": (every, 0),
+                "clips": (clips, 1),
+                "seconds": (seconds, 1 / FPS),
+                "steps": (1 if steps is None else steps, 1),
+            }
+        )
         self.every, self.clips, self.seconds, self.steps = every, clips, seconds, steps
         self.measuring = Measuring(lpips, lpips_weights, syncnet, sync_crop, faces)
         self.judge: Judge | None = None
         self.validations = 0
         self.validated: Verdict | None = None
+        self.published = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Open the networks that measure before any step, so that a wrong file is known at once."""
@@ -78,7 +88,14 @@ class Evaluation(L.Callback):
             self.judge = Judge(self.measuring, trainer.strategy.root_device, speaks=trainer.is_global_zero)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.judge is not None and trainer.is_global_zero and (seen := seen_in_training(trainer, pl_module)):
+        self._name_people(trainer, pl_module, "test")
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._name_people(trainer, pl_module, "val")
+
+    def _name_people(self, trainer: L.Trainer, pl_module: L.LightningModule, side: str) -> None:
+        if self.judge is not None and trainer.is_global_zero and (seen := seen_in_training(trainer, pl_module, side)):
             log.warning("tested on people that the model was trained on: %s", ", ".join(seen))
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -126,22 +143,52 @@ class Evaluation(L.Callback):
         return judging.finish()
 
     def _publish(self, trainer: L.Trainer, pl_module: L.LightningModule, side: str, verdict: Verdict) -> None:
-        """Numbers of the stage's own method under SIDE/MEASURE, of the others under SIDE/METHOD/MEASURE."""
+        """Numbers of the stage's own method under SIDE/MEASURE, of the others under SIDE/METHOD/MEASURE. Those of the
+        command `validate` are under validate: they are no points of the curves of fit, which has another budget.
+
+        Raises:
+            UserError: in test and validate, no clip could be judged; what is known of it is written before.
+        """
         assert self.judge is not None
+        key = "validate" if trainer.state.fn == "validate" else side
         methods = {method: summarise(scores, verdict.frames) for method, scores in verdict.scores.items()}
         own = str(getattr(pl_module, "method", ""))
         for measure, value in methods.get(own, {"overall": {}})["overall"].items():
             if value is not None:  # the same number in every process
-                pl_module.log(f"{side}/{measure}", value)
-        if not trainer.is_global_zero:
-            return
-        log_numbers(trainer, side, {method: found for method, found in methods.items() if method != own})
-        if trainer.state.fn != "fit":
-            content = results(trainer, pl_module, side, self.judge.describe(), methods, verdict)
-            write_results(Path(trainer.default_root_dir) / RESULTS[side], content)
-            log_clip_table(trainer, side, methods)
-        for each in _media(trainer):
-            each.publish(trainer, side)
+                pl_module.log(f"{key}/{measure}", value)
+        pl_module.log(f"{key}/failed_clips", float(len(verdict.reasons)))
+        if trainer.is_global_zero:
+            log_numbers(trainer, key, {method: found for method, found in methods.items() if method != own})
+            if trainer.state.fn != "fit":
+                content = results(trainer, pl_module, side, self.judge.describe(), methods, verdict)
+                write_results(Path(trainer.default_root_dir) / RESULTS[side], content)
+                log_clip_table(trainer, key, methods)
+            for each in _media(trainer):
+                _tolerant(each.publish, trainer, key)
+        self.published = True
+        if trainer.state.fn != "fit" and len(verdict.reasons) == len(verdict.frames):
+            reason = next(iter(verdict.reasons.values()))
+            raise UserError(f"none of {len(verdict.frames)} clips could be judged, {reason}")
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        expected = self.judge is not None and stage in ("validate", "test") and not trainer.interrupted
+        if expected and not self.published and trainer.is_global_zero:
+            log.warning("%s has judged no clip: there was no batch, see trainer.limit_%s_batches", stage, stage[:4])
+
+
+def _tolerant(publish: Callable[..., None], *arguments: Any) -> None:
+    """Pictures that cannot be written cost no numbers."""
+    try:
+        publish(*arguments)
+    except OSError as error:
+        log.warning("pictures of the evaluation are missing: %s", error)
+
+
+def _refuse_odd(given: dict[str, tuple[float, float]]) -> None:
+    """By name: a value, and the least that it may be."""
+    for name, (value, least) in given.items():
+        if value < least:
+            raise UserError(f"Evaluation: {name} is {value:g}, expected {least:g} or more")
 
 
 def _media(trainer: L.Trainer) -> list[EvaluationMedia]:

@@ -1,7 +1,7 @@
 """The clips of one side, generated and judged one after the other, shared out to processes and gathered again."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -51,10 +51,15 @@ class Generates(Protocol):
     """What a stage gives to be judged: frames by method, and the codes of the true ones."""
 
     device: torch.device
+    methods: tuple[str, ...]
 
     def generate(self, window: Any, steps: int | None = None) -> dict[str, Tensor]: ...
 
     def code_indices(self, image: Tensor) -> Tensor: ...
+
+
+class ClipFailure(Exception):
+    """A clip that cannot be judged, and why: its files are damaged, or its frames are no pictures."""
 
 
 class Verdict(NamedTuple):
@@ -101,10 +106,9 @@ class Judging:
         """Generate and judge the clip with this number."""
         try:
             scores = self._judge(number)
-        except (UserError, OSError) as error:
-            name = self.windows.clips[number].name
-            log.warning("%s: not scored: %s", name, error)
-            self.reasons[number] = str(error)
+        except ClipFailure as failure:
+            log.warning("%s: not scored: %s", self.windows.clips[number].name, failure)
+            self.reasons[number] = str(failure)
             return
         for method, score in scores.items():
             self._table(method).update(number, score.values, score.curve)
@@ -118,25 +122,30 @@ class Judging:
     @torch.no_grad()
     def _judge(self, number: int) -> dict[str, ClipScore]:
         clip, places = self.windows.clips[number], self.windows.places(number)
-        samples = clip.audio()[: len(places) * SAMPLES_PER_FRAME]
-        landmarks = clip.landmarks[: len(places)]
+        landmarks, samples = _known(clip, len(places))
         judge = None
-        for listener in self.listeners:
-            listener.on_clip_start(clip, len(places))
-        for batch in self.loader(self.windows, places):
+        self._tell("on_clip_start", clip, len(places))
+        for batch in _readable(self.loader(self.windows, places)):
             shown = self._generate(batch)
             true = shown.methods[GROUND_TRUTH]
             if judge is None:
                 judge = self.judge.open(ClipFacts(clip.name, len(places), true.shape[1], landmarks))
             judge.add(true, shown.methods, shown.mask)
-            for listener in self.listeners:
-                listener.on_clip_frames(shown)
+            self._tell("on_clip_frames", shown)
             self.done(len(true))
         assert judge is not None
         scores = judge.scores(dict.fromkeys(judge.methods, samples))
-        for listener in self.listeners:
-            listener.on_clip_end(samples, scores)
+        self._tell("on_clip_end", samples, scores)
         return scores
+
+    def _tell(self, hook: str, *arguments: Any) -> None:
+        """Who cannot show what it hears, on a full disk, costs no score; it is told no more."""
+        for listener in list(self.listeners):
+            try:
+                getattr(listener, hook)(*arguments)
+            except (OSError, UserError) as error:
+                log.warning("%s shows nothing from here on: %s", type(listener).__name__, error)
+                self.listeners.remove(listener)
 
     def _generate(self, batch: Any) -> Shown:
         """Frames by method as 8 bit pixels."""
@@ -144,6 +153,11 @@ class Judging:
         with self.context():
             generated = self.module.generate(moved, self.steps)
             codes = self.module.code_indices(moved["image"]).cpu().numpy()
+        for name, frames in generated.items():
+            if not frames.isfinite().all():
+                raise ClipFailure(
+                    f"{name}: frames with numbers that are not finite, from frame {int(batch['frame'][0])}"
+                )
         inputs = {key: to_pixels(batch[key]) for key in ("masked", "reference") if key in batch}
         methods = {GROUND_TRUTH: to_pixels(batch["image"])} | {name: to_pixels(one) for name, one in generated.items()}
         mask = batch["mask"][:, 0].numpy() > 0.5 if "mask" in batch else None
@@ -156,7 +170,8 @@ class Judging:
         reasons = {number: reason for one in all_own for number, reason in one["reasons"].items()}
         names = [clip.name for clip in self.windows.clips]
         methods = list(dict.fromkeys(method for one in all_own for method in one["methods"]))
-        scores = {method: self._gathered(method, all_own, reasons) for method in methods or [GROUND_TRUTH]}
+        methods = methods or [GROUND_TRUTH, *self.module.methods]  # where every clip failed, they fail by name
+        scores = {method: self._gathered(method, all_own, reasons) for method in methods}
         frames = {name: 0 if n in reasons else len(self.windows.places(n)) for n, name in enumerate(names)}
         return Verdict(scores, frames, {names[number]: reason for number, reason in sorted(reasons.items())})
 
@@ -168,3 +183,33 @@ class Judging:
         }
         found |= {number: ClipScore.nothing(reason) for number, reason in reasons.items()}
         return {self.windows.clips[number].name: found[number] for number in sorted(found)}
+
+
+def _known(clip: Clip, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks (frames, 68, 2) and sound (frames * 640,) of a clip's beginning."""
+    try:
+        landmarks, samples = clip.landmarks[:frames], clip.audio()[: frames * SAMPLES_PER_FRAME]
+    except (UserError, OSError) as error:
+        raise ClipFailure(_reason(error)) from error
+    if not np.isfinite(landmarks).all():
+        raise ClipFailure(f"{clip.folder / 'landmarks.npy'}: not finite everywhere; prepare its clip again")
+    return landmarks, samples
+
+
+def _readable(batches: Iterable[Any]) -> Iterator[Any]:
+    """What stops while it is read is the clip's failure; what stops while a batch is used is not."""
+    iterator = iter(batches)
+    while True:
+        try:
+            batch = next(iterator, None)
+        except (UserError, OSError) as error:
+            raise ClipFailure(_reason(error)) from error
+        if batch is None:
+            return
+        yield batch
+
+
+def _reason(error: Exception) -> str:
+    """In one line: torch wraps what a loader's process raised into its traceback."""
+    *above, last = str(error).strip().splitlines() or [type(error).__name__]
+    return last.partition(": ")[2] if above else last

@@ -27,8 +27,8 @@ def results(
         "failed": len(verdict.reasons),
         "not_scored": sorted(verdict.reasons),
         "reasons": verdict.reasons,
-        "near_references": near_references(trainer, side),
-        "seen_in_training": seen_in_training(trainer, pl_module),
+        "near_references": near_references(trainer, side, verdict.frames),
+        "seen_in_training": seen_in_training(trainer, pl_module, side),
     }
     return {
         "format": FORMAT,
@@ -44,22 +44,22 @@ def results(
 def protocol(
     trainer: L.Trainer, pl_module: L.LightningModule, side: str, measures: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What numbers have to share to be comparable: the data, the measures, and how frames were generated."""
+    """The data and the measures, which numbers have to share to be comparable; and how frames were generated."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     sampler = getattr(pl_module, "sampler", None)
+    references = {"min_reference_gap": data.rule.min_gap, "reference_seed": data.seed}
     return {
         "data": {
             "crop": "as prepared",
+            "landmarks": "as prepared",
             "frame_size": data.frame_size,
             "fps": FPS,
             "mask": data.mask.name,
             "frames_per_clip": data.frames_per_clip[side],
-            "min_reference_gap": data.rule.min_gap,
-            "seed": data.seed,
             "mean": "over a clip's frames, then over clips",
         },
         "measures": dict(measures),
-        "generation": None if sampler is None else vars(sampler),
+        "generation": None if sampler is None else vars(sampler) | references,
     }
 
 
@@ -76,17 +76,18 @@ def model(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
     }
 
 
-def seen_in_training(trainer: L.Trainer, pl_module: L.LightningModule) -> list[str] | None:
+def seen_in_training(trainer: L.Trainer, pl_module: L.LightningModule, side: str) -> list[str] | None:
     """None where nothing says who the weights were trained on: an exported folder does not."""
     trained_on = getattr(pl_module, "trained_on", None)
-    tested = trainer.datamodule.identities("test")  # type: ignore[attr-defined]
-    return None if trained_on is None else sorted(set(tested) & set(trained_on))
+    judged = {clip.identity for clip in trainer.datamodule.sides[side]}  # type: ignore[attr-defined]
+    return None if trained_on is None else sorted(judged & set(trained_on))
 
 
-def near_references(trainer: L.Trainer, side: str) -> dict[str, int]:
-    """Frames by clip that had no reference far enough away and took the furthest one."""
+def near_references(trainer: L.Trainer, side: str, judged: Mapping[str, int]) -> dict[str, int]:
+    """How many of a clip's judged frames had no reference far enough away and took the furthest one."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     if data.contents == "frames":
         return {}
-    near = {clip.name: clip.frames - data.rule.targets(clip.frames) for clip in data.sides[side]}
+    clips = {clip.name: clip.frames for clip in data.sides[side] if clip.name in judged}
+    near = {name: data.rule.without_partner(frames, judged[name]) for name, frames in clips.items()}
     return {name: frames for name, frames in near.items() if frames}

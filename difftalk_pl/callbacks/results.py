@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 HASH_DIGITS = 12
-SEED = "seed"  # key of a protocol
+COMPARED = ("data", "measures")  # parts of a protocol that numbers have to share
+SEED = "seed"  # key of a protocol: it chooses among draws of one protocol
+FILE = "file"  # another: a file's name changes no number, and the hash of its weights stands beside it
 SOFTWARE = ("torch", "lightning", "diffusers", "torchmetrics")
 
 
@@ -49,17 +51,23 @@ def summarise(scores: Mapping[str, "ClipScore"], frames: Mapping[str, int]) -> d
 
 
 def protocol_hash(protocol: Mapping[str, Any]) -> str:
-    """Equal for protocols under which numbers are comparable: 12 hex digits of the sha256 of their sorted JSON.
-
-    Seeds are left out, at any depth: they choose among draws of one protocol.
-    """
-    text = json.dumps(_seedless(protocol), sort_keys=True, default=str)
+    """Equal for protocols under which numbers are comparable: 12 hex digits of the sha256 of the JSON of what is
+    compared."""
+    text = json.dumps(compared(protocol), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 
-def _seedless(value: Any) -> Any:
+def compared(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """What numbers have to share: the data and the measures, without seeds and names of files at any depth. How frames
+    were generated is not among it: that is what a comparison is about. A protocol of format 1 has no such parts, and
+    counts as a whole."""
+    parted = all(part in protocol for part in COMPARED)
+    return _bare({part: protocol[part] for part in COMPARED} if parted else protocol)
+
+
+def _bare(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _seedless(inner) for key, inner in value.items() if key != SEED}
+        return {key: _bare(inner) for key, inner in value.items() if key not in (SEED, FILE)}
     return value
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import socket
-import wave
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ import numpy as np
 from difftalk_pl.data.arrays import map_array
 from difftalk_pl.data.audio import FPS, RATE, FeatureKind
 from difftalk_pl.data.video import FrameReader, write_video
+from difftalk_pl.data.wav import read_wav, write_wav
 from difftalk_pl.errors import UserError
 
 FORMAT = 1
@@ -77,7 +77,11 @@ class Clip:
     @property
     def landmarks(self) -> np.ndarray:
         """(T, 68, 2) float32, fractions of the frame's side. Not kept: a mapping holds a file open."""
-        return open_array(self.folder / "landmarks.npy", frames=self.frames, rows_per_frame=1)
+        path = self.folder / "landmarks.npy"
+        array = open_array(path, frames=self.frames, rows_per_frame=1)
+        if array.shape[1:] != (68, 2) or array.dtype.kind != "f":
+            raise UserError(f"{path}: {array.dtype} {array.shape}, expected 68 points of 2; prepare its clip again")
+        return array
 
     def features_file(self, kind: str) -> Path:
         return self.folder / "features" / f"{kind}.npy"
@@ -96,8 +100,7 @@ class Clip:
 
     def audio(self) -> np.ndarray:
         """(T * 640,) int16 at 16 kHz."""
-        with wave.open(str(self.folder / "audio.wav")) as file:
-            return np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+        return read_wav(self.folder / "audio.wav", self.frames * SAMPLES_PER_FRAME, RATE)
 
     def reader(self) -> FrameReader:
         """The frames by number. Raises UserError where the video is not as long as the clip."""
@@ -156,7 +159,7 @@ def write_clip(
     try:
         written = write_video(aside / "video.mp4", frames, fps=FPS, crf=PREPARED_CRF, intra=True)
         _check_lengths(name, written, audio, landmarks)
-        write_wav(aside / "audio.wav", audio)
+        write_wav(aside / "audio.wav", audio, RATE)
         np.save(aside / "landmarks.npy", np.ascontiguousarray(landmarks, dtype=np.float32))
         for kind in features:
             np.save(aside / "features" / f"{kind.name}.npy", kind(audio).astype(np.float32))
@@ -179,15 +182,6 @@ def _check_lengths(name: str, frames: int, audio: np.ndarray, landmarks: np.ndar
         raise ValueError(f"{name}: landmarks are not finite")
     if audio.dtype != np.int16 or audio.shape != (frames * SAMPLES_PER_FRAME,):
         raise ValueError(f"{name}: audio {audio.dtype} {audio.shape}, expected int16 ({frames * SAMPLES_PER_FRAME},)")
-
-
-def write_wav(path: Path, samples: np.ndarray, rate: int = RATE) -> None:
-    """Write (N,) int16 as a mono WAV file."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(np.ascontiguousarray(samples, dtype="<i2").tobytes())
 
 
 def remove_leftovers(root: Path) -> list[str]:

@@ -90,6 +90,12 @@ class ReferenceRule:
             return number
         return number if frames >= 2 * self.min_gap or number < edge else number - edge + self.min_gap
 
+    def without_partner(self, frames: int, among: int) -> int:
+        """How many of a clip's first `among` frames have no partner far enough away."""
+        return sum(
+            max(frame - self.min_gap + 1, 0) + max(frames - frame - self.min_gap, 0) == 0 for frame in range(among)
+        )
+
     def draw(self, frame: int, frames: int, random: np.random.Generator) -> int:
         """Uniformly one of the frames at least `min_gap` away."""
         before, after = max(frame - self.min_gap + 1, 0), max(frames - frame - self.min_gap, 0)

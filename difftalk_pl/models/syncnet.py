@@ -4,9 +4,7 @@ Chung and Zisserman, "Out of time: automated lip sync in the wild". The default 
 published `syncnet_v2.model`; smaller ones train on a CPU.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from einops import rearrange
@@ -164,23 +162,6 @@ def _lip_layers(config: SyncNetConfig) -> nn.Sequential:
 
 
 @torch.no_grad()
-def lip_stream(net: SyncNet, frames: Iterable[Tensor], windows: int, batch: int = 16) -> Tensor:
-    """Embeddings of a clip's windows v … v + 4, for v = 0 … windows - 1.
-
-    Args:
-        net: on any device; frames are moved there.
-        frames: (3, side, side) each, BGR, 0 to 255, of any type; read one after the other, and no more than needed.
-        windows: how many; `sync_windows` in data/lip_sync.py counts them.
-        batch: windows that are in memory at a time, about 12 MB each on a CPU at the published size.
-
-    Returns:
-        (windows, C) in the network's type, on the CPU.
-    """
-    parts = [net.embed_frames(_place(chunk, net)).cpu() for chunk in _stretches(frames, windows, batch)]
-    return torch.cat(parts)
-
-
-@torch.no_grad()
 def audio_stream(net: SyncNet, mfcc: Tensor, batch: int = 64) -> Tensor:
     """Embeddings of a clip's speech: windows of MFCC, (N, 13, 20) -> (N, C) on the CPU."""
     chunks = [rearrange(chunk, "n c steps -> n 1 c steps") for chunk in mfcc.split(batch)]
@@ -190,17 +171,3 @@ def audio_stream(net: SyncNet, mfcc: Tensor, batch: int = 64) -> Tensor:
 def _place(values: Tensor, net: SyncNet) -> Tensor:
     weight = next(net.parameters())
     return values.to(weight.device, weight.dtype)
-
-
-def _stretches(frames: Iterable[Tensor], windows: int, batch: int) -> Iterator[Tensor]:
-    """Consecutive frames, (batch + 4, 3, side, side) and fewer at the end; the last four come again."""
-    stream = iter(frames)
-    kept: Sequence[Tensor] = list(islice(stream, LIP_FRAMES - 1))
-    for start in range(0, windows, batch):
-        wanted = min(batch, windows - start)
-        new = list(islice(stream, wanted))
-        if len(new) < wanted:
-            found = start + len(new) + len(kept)
-            raise ValueError(f"{found} frames: expected {windows + LIP_FRAMES - 1} for {windows} windows")
-        yield torch.stack([*kept, *new])
-        kept = [*kept, *new][1 - LIP_FRAMES :]

@@ -69,6 +69,7 @@ class AutoencoderPretraining(L.LightningModule):
 
     batches: Tensor
     method = "codec"  # of those that `generate` returns, the one that this stage is about
+    methods = ("codec",)  # all that there may be
 
     def __init__(
         self,

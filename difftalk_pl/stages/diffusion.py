@@ -48,6 +48,7 @@ class DiffusionTraining(L.LightningModule):
     """
 
     method = "model"  # of those that `generate` returns, the one that this stage is about
+    methods = ("model", "codec", "shuffled audio")  # all that there may be
 
     def __init__(
         self,

@@ -107,7 +107,7 @@ class Judge:
         return {
             "frames": "8 bit RGB",
             "data_range": DATA_RANGE,
-            "ssim": "Gaussian window 11, sigma 1.5",
+            "ssim": "Gaussian window 11, sigma 1.5, mirrored at the border",
             "lpips": self.lpips_protocol,
             "sync": None if self.tools.sync is None else self.tools.sync.describe(),
             "faces": faces if self.tools.faces else None,

@@ -17,7 +17,7 @@ from difftalk_pl.metrics.landmarks import MOUTH, LandmarkDistance
 from difftalk_pl.metrics.motion import Jitter, SilentMotion, silent_frames
 from difftalk_pl.metrics.opening import OpeningCorrelation
 from difftalk_pl.metrics.perceptual import LPIPS
-from difftalk_pl.metrics.sync import sync_scores
+from difftalk_pl.metrics.sync import LipSync
 from difftalk_pl.stages.perceptual import PerceptualDistance
 from difftalk_pl.stages.sync_judge import SyncJudge
 
@@ -158,7 +158,9 @@ class MethodJudge:
     def _sync(self, samples: np.ndarray | None) -> tuple[dict[str, float | None], list[float] | None]:
         if self.lips is None:
             return {}, None
-        scores = sync_scores(*self.lips.finish(samples))
+        metric = LipSync(**ALONE)
+        metric.update(*self.lips.finish(samples))
+        scores = metric.compute()
         return dict(zip(SYNC, map(float, scores[:3]))), [float(value) for value in scores.curve]
 
     def _faces(self, samples: np.ndarray | None) -> dict[str, float | None]:

@@ -47,10 +47,23 @@ def test_an_interval_lies_around_its_mean_and_needs_two_clips(summary):
 
 
 def test_the_hash_is_that_of_the_sorted_json():
-    known = hashlib.sha256(b'{"a": {"c": null, "d": 2}, "b": "x"}').hexdigest()[:12]
-    assert protocol_hash({"b": "x", "a": {"d": 2, "c": None}}) == known
-    assert protocol_hash({"b": "y", "a": {"d": 2, "c": None}}) != known
-    assert protocol_hash({"b": "x", "seed": 1, "a": {"d": 2, "c": None, "seed": 2}}) == known, "draws, not protocols"
+    known = hashlib.sha256(b'{"data": {"c": null, "d": 2}, "measures": "x"}').hexdigest()[:12]
+    assert protocol_hash({"measures": "x", "data": {"d": 2, "c": None}}) == known
+    assert protocol_hash({"measures": "y", "data": {"d": 2, "c": None}}) != known
+    assert protocol_hash({"measures": "x", "data": {"d": 3, "c": None}}) != known
+
+
+def test_generation_seeds_and_names_of_files_do_not_part_what_was_measured_alike():
+    def of(steps, seed, file, sha256="abc"):
+        measures = {"sync": {"file": file, "sha256": sha256}, "lpips": None}
+        return protocol_hash({"data": {"fps": 25, "seed": seed}, "measures": measures, "generation": {"steps": steps}})
+
+    assert of(12, 1, "a.model") == of(200, 2, "b.model") != of(12, 1, "a.model", sha256="def")
+
+
+def test_a_protocol_of_the_first_format_counts_as_a_whole():
+    known = hashlib.sha256(b'{"a": {"c": null}, "data": 1}').hexdigest()[:12]
+    assert protocol_hash({"data": 1, "seed": 1, "a": {"c": None, "seed": 2}}) == known
 
 
 def test_a_file_is_whole_json_or_not_there(tmp_path, summary):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from einops import rearrange
 
-from difftalk_pl.models.syncnet import LIP_FRAMES, SMALLEST_SIDE, SyncNet, SyncNetConfig, audio_stream, lip_stream
+from difftalk_pl.models.syncnet import LIP_FRAMES, SMALLEST_SIDE, SyncNet, SyncNetConfig, audio_stream
 
 
 @pytest.fixture(scope="module")
@@ -84,36 +84,8 @@ def test_frames_as_they_come_give_what_every_window_gives(net, frames):
     precise = copy.deepcopy(net).double()
     windows = [rearrange(frames[v : v + LIP_FRAMES], "t c h w -> 1 c t h w").double() for v in range(7)]
     one_by_one = torch.cat([precise.embed_lips(window) for window in windows])
-    for batch in (1, 3, 50):
-        stream = lip_stream(precise, iter(frames), windows=7, batch=batch)
-        torch.testing.assert_close(stream, one_by_one, atol=1e-10, rtol=0)
-    torch.testing.assert_close(lip_stream(net, iter(frames), windows=7), one_by_one.float(), atol=5e-4, rtol=0)
-
-
-def test_no_more_frames_are_read_or_held_than_needed(net, frames):
-    read = 0
-
-    def camera():
-        nonlocal read
-        for frame in frames:
-            read += 1
-            yield frame
-
-    sizes = []
-    original = net.embed_frames
-    net.embed_frames = lambda stretch: sizes.append(len(stretch)) or original(stretch)
-    try:
-        lip_stream(net, camera(), windows=5, batch=2)
-    finally:
-        del net.embed_frames
-    assert read == 9
-    assert sizes == [6, 6, 5]
-
-
-def test_a_clip_that_ends_too_early_is_named(net, frames):
-    for given in (0, 3, 9):
-        with pytest.raises(ValueError, match=f"{given} frames: expected 11 for 7 windows"):
-            lip_stream(net, iter(frames[:given]), windows=7, batch=4)
+    torch.testing.assert_close(precise.embed_frames(frames.double()), one_by_one, atol=1e-10, rtol=0)
+    torch.testing.assert_close(net.embed_frames(frames.float()), one_by_one.float(), atol=5e-4, rtol=0)
 
 
 @torch.no_grad()
