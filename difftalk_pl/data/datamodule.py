@@ -102,9 +102,16 @@ class HDTFDataModule(L.LightningDataModule):
 
     @property
     def audio_channels(self) -> int:
-        """Numbers a step of the features, as the first clip's file has them; of those that are open, if any are."""
-        clip, *_ = next((windows.clips for windows in self.windows.values()), None) or open_clips(self.root)
-        return clip.features(self.features).shape[1]
+        """Numbers a step of the features, as the first readable file of a clip has them; of those that are open, if any
+        are."""
+        clips = next((windows.clips for windows in self.windows.values()), None) or open_clips(self.root)
+        errors: list[UserError] = []
+        for clip in clips:
+            try:
+                return clip.features(self.features).shape[1]
+            except UserError as error:
+                errors.append(error)
+        raise errors[0]
 
     @property
     def feature_model(self) -> FeatureModel | None:
