@@ -16,9 +16,9 @@ setup: .venv/ready
 demo: setup
 	bash experiments/demo/run.sh $(BIN)/python
 
-# One thread: the tests are many small computations, for which two threads wait for each other.
+# Two processes of one thread each: the tests are many small computations, for which threads wait for each other.
 test: setup
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 oracles: setup
 	$(BIN)/python -m pytest -m oracle

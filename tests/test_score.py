@@ -10,8 +10,10 @@ from difftalk_pl import score as module
 from difftalk_pl.__main__ import main
 from difftalk_pl.data.synthetic import perform
 from difftalk_pl.data.video import write_video
+from difftalk_pl.data.wav import write_wav
 from difftalk_pl.errors import UserError
-from difftalk_pl.score import pair_up, score
+from difftalk_pl.score import score
+from difftalk_pl.score_pairs import pair_up
 from difftalk_pl.stages.judge import ClipFacts, ClipScore, Measuring
 
 SIZE = 128
@@ -154,6 +156,84 @@ def test_nothing_scored_is_an_error_that_leaves_the_reasons(folders, tmp_path):
     with pytest.raises(UserError, match=r"none of 1 clips.*b\.mp4"):
         run(folders, tmp_path, "ours/b.mp4", reference=("true/b.mp4",))
     assert json.loads((tmp_path / "out.json").read_text())["clips"]["failed"] == 1
+
+
+def test_sizes_are_those_of_all_references_so_that_a_failure_does_not_part_methods(folders, tmp_path):
+    """One method has a broken video, the other has not; both are measured alike."""
+    broken = run(folders, tmp_path, "ours", method="Ours")
+    whole = run(folders, tmp_path, "true", method="Theirs")
+    assert broken["clips"]["failed"] == 3 and whole["clips"]["failed"] == 0
+    assert broken["protocol"]["data"]["frame_size"] == whole["protocol"]["data"]["frame_size"] == SIZE
+    assert broken["protocol_hash"] == whole["protocol_hash"]
+    with pytest.raises(UserError, match="none of 1 clips"):
+        run(folders, tmp_path, "ours/b.mp4", reference=("true/b.mp4",))
+    assert json.loads((tmp_path / "out.json").read_text())["protocol_hash"] == whole["protocol_hash"]
+
+
+def test_sizes_that_differ_are_listed_and_a_cut_face_has_none(folders, tmp_path):
+    small = tmp_path / "small.mp4"
+    write_video(small, PERSON.frames(64), crf=12)
+    paths = [folders / "true" / "a.mp4", small]
+    score(paths, paths, tmp_path / "out.json", method="m", device="cpu", frames=2)
+    found = json.loads((tmp_path / "out.json").read_text())["protocol"]
+    assert found["data"]["frame_size"] == [64, SIZE] and found["generation"] == {"audio": "own"}
+    score(paths[:1], paths[:1], tmp_path / "out.json", method="m", device="cpu", frames=2, crop="face")
+    data = json.loads((tmp_path / "out.json").read_text())["protocol"]["data"]
+    assert data["frame_size"] == "of the face" and data["crop"] == "face" and "dlib" in data["landmarks"]
+
+
+@pytest.mark.parametrize("side", ["video", "reference"])
+@pytest.mark.parametrize("kind", ["sound", "nothing", "cut", "garbage"])
+def test_a_damaged_file_costs_its_clip_alone(folders, tmp_path, kind, side):
+    good, bad = folders / "true" / "a.mp4", tmp_path / "bad.mp4"
+    content = bytearray(good.read_bytes())
+    if kind == "sound":
+        write_wav(bad, PERSON.audio, 16000)
+    elif kind == "garbage":
+        content[1000 : len(content) // 2] = bytes(len(content) // 2 - 1000)
+    if kind != "sound":
+        bad.write_bytes({"nothing": b"", "cut": content[: len(content) // 2]}.get(kind, content))
+    pair = ([bad], [good]) if side == "video" else ([good], [bad])
+    out = tmp_path / "out.json"
+    score([*pair[0], good], [*pair[1], good], out, method="m", device="cpu", frames=30)
+    clips = json.loads(out.read_text())["clips"]
+    assert clips["scored"] == 1 and "bad.mp4" in next(iter(clips["reasons"].values()))
+
+
+def refused_target(folders, out):
+    """The message, without any work done."""
+    FakeJudge.last = None
+    with pytest.raises(UserError) as refusal:
+        score([folders / "true" / "a.mp4"], [folders / "true" / "a.mp4"], out, method="m", device="cpu")
+    assert FakeJudge.last is None, "before any work"
+    return str(refusal.value)
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_the_work(folders, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "is a folder; give a file" in refused_target(folders, tmp_path)
+    assert f"{tmp_path / 'file'} is a file" in refused_target(folders, tmp_path / "file" / "deep" / "out.json")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"methods": {}, "model": None}, "scores of a model, by test or validate"),
+        ({"other": 1}, "score did not write it"),
+        ([], "score did not write it"),
+    ],
+)
+def test_files_of_others_are_not_written_over(folders, tmp_path, content, message):
+    out = tmp_path / "results.json"
+    out.write_text(json.dumps(content))
+    assert message in refused_target(folders, out) and json.loads(out.read_text()) == content
+    video = folders / "true" / "a.mp4"
+    assert "score did not write it" in refused_target(folders, video)
+
+
+def test_its_own_file_is_written_over(folders, tmp_path):
+    first = run(folders, tmp_path, "ours/a.mp4", reference=("true/a.mp4",), frames=2)
+    assert run(folders, tmp_path, "ours/a.mp4", reference=("true/a.mp4",), frames=2) == first
 
 
 def test_the_command_takes_several_references(folders, tmp_path):

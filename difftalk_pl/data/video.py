@@ -243,7 +243,7 @@ def _errors(path: str | Path, cause: str) -> Iterator[None]:
 def _open_file(path: str | Path) -> InputContainer:
     known = Path(path).is_file() and Path(path).stat().st_size > 0
     with _errors(path, "unreadable: not a media file, or cut off" if known else "unreadable"):
-        return av.open(str(path))
+        return av.open(str(path), metadata_errors="replace")  # tags of others may be of any encoding
 
 
 @contextmanager
