@@ -126,7 +126,7 @@ def open_pair(pair: Pair, how: How) -> Footage:
     if sizes[0] != sizes[1]:
         shapes = [f"{width} x {height}" for width, height in sizes]
         raise UserError(f"{video}: {shapes[0]}, its reference {shapes[1]}; scale one of them to the other's size")
-    count = sum(1 for _ in islice(read_frames(video, FPS), how.frames))
+    count = sum(1 for _ in islice(_frames(video), how.frames))
     true = _of_clip(reference, how) if isinstance(reference, Clip) else _of_video(reference, how, sizes[1])
     shared = min(count, true.frames)
     return Footage(
@@ -143,7 +143,7 @@ def read_chunks(pair: Pair, footage: Footage) -> Iterator[tuple[np.ndarray, np.n
     """Frames of the video and of the reference at the same times, (n, H, H, 3) uint8 each."""
     assert pair.video is not None and pair.reference is not None
     square = footage.square
-    both = zip(read_frames(pair.video, FPS), _true_frames(pair.reference))
+    both = zip(_frames(pair.video), _frames(pair.reference))
     cut = (tuple(cut_frame(frame, square, square.side) for frame in frames) for frames in both)
     frames = islice(cut, footage.frames)
     while chunk := list(islice(frames, CHUNK)):
@@ -151,12 +151,20 @@ def read_chunks(pair: Pair, footage: Footage) -> Iterator[tuple[np.ndarray, np.n
         yield generated, true
 
 
-def _true_frames(reference: Path | Clip) -> Iterator[np.ndarray]:
-    """(H, W, 3) uint8 each, 25 a second."""
-    if not isinstance(reference, Clip):
-        yield from read_frames(reference, FPS)
-        return
-    reader = reference.reader()
+def _frames(of: Path | Clip) -> Iterator[np.ndarray]:
+    """(H, W, 3) uint8 each, 25 a second, all of the size of the first one: streams may change theirs on the way."""
+    shape: tuple[int, ...] = ()
+    for number, frame in enumerate(_stored(of) if isinstance(of, Clip) else read_frames(of, FPS)):
+        shape = shape or frame.shape
+        if frame.shape != shape:
+            found, first = (f"{width} x {height}" for height, width, _ in (frame.shape, shape))
+            where = of.folder if isinstance(of, Clip) else of
+            raise UserError(f"{where}: frame {number} is {found}, the first one {first}; encode it anew at one size")
+        yield frame
+
+
+def _stored(clip: Clip) -> Iterator[np.ndarray]:
+    reader = clip.reader()
     try:
         for number in range(len(reader)):
             yield reader[number]
@@ -174,7 +182,7 @@ def _of_clip(clip: Clip, how: How) -> _True:
 
 def _of_video(path: Path, how: How, size: tuple[int, int]) -> _True:
     """Looked at by dlib."""
-    points, faceless, count = _landmarks(islice(read_frames(path, FPS), how.frames))
+    points, faceless, count = _landmarks(islice(_frames(path), how.frames))
     square = _square(path, points, faceless, size, how)
     return _True(count, square, None if points is None else to_fractions(points, square), faceless)
 

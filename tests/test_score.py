@@ -3,11 +3,13 @@
 import json
 from typing import NamedTuple
 
+import av
 import numpy as np
 import pytest
 
 from difftalk_pl import score as module
 from difftalk_pl.__main__ import main
+from difftalk_pl.data import video
 from difftalk_pl.data.synthetic import perform
 from difftalk_pl.data.video import write_video
 from difftalk_pl.data.wav import write_wav
@@ -200,6 +202,46 @@ def test_a_damaged_file_costs_its_clip_alone(folders, tmp_path, kind, side):
     assert clips["scored"] == 1 and "bad.mp4" in next(iter(clips["reasons"].values()))
 
 
+def test_a_stream_that_changes_its_size_costs_its_clip_alone(folders, tmp_path):
+    parts = []
+    for side in (SIZE, 64):
+        write_stream(tmp_path / f"{side}.ts", list(PERSON.frames(side))[:10])
+        parts.append((tmp_path / f"{side}.ts").read_bytes())
+    (tmp_path / "both.ts").write_bytes(b"".join(parts))
+    good, both, out = folders / "true" / "a.mp4", tmp_path / "both.ts", tmp_path / "out.json"
+    for pair in ([both, good], [good, both]):
+        score([pair[0], good], [pair[1], good], out, method="m", device="cpu")
+        clips = json.loads(out.read_text())["clips"]
+        assert clips["scored"] == 1 and "is 64 x 64, the first one 128 x 128" in next(iter(clips["reasons"].values()))
+
+
+def write_stream(path, frames):
+    """A transport stream: such files can be strung together."""
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def test_a_tag_in_another_encoding_is_no_damage(folders, tmp_path):
+    tagged = tmp_path / "tagged.mp4"
+    write_video(tagged, PERSON.frames(SIZE), tags={"title": "Muenchen"})
+    tagged.write_bytes(tagged.read_bytes().replace(b"Muenchen", "München ".encode("latin-1")))
+    assert run(folders, tmp_path, tagged, reference=(tagged,), frames=2)["clips"]["scored"] == 1
+
+
+def test_what_the_decoder_raises_itself_costs_its_clip_alone(folders, tmp_path, monkeypatch):
+    def no_such_track(container, path):
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(video, "_video_stream", no_such_track)
+    with pytest.raises(UserError, match=r"none of 1 clips.*a\.mp4: damaged: list index"):
+        run(folders, tmp_path, "ours/a.mp4", reference=("true/a.mp4",))
+
+
 def refused_target(folders, out):
     """The message, without any work done."""
     FakeJudge.last = None
@@ -227,8 +269,7 @@ def test_files_of_others_are_not_written_over(folders, tmp_path, content, messag
     out = tmp_path / "results.json"
     out.write_text(json.dumps(content))
     assert message in refused_target(folders, out) and json.loads(out.read_text()) == content
-    video = folders / "true" / "a.mp4"
-    assert "score did not write it" in refused_target(folders, video)
+    assert "score did not write it" in refused_target(folders, folders / "true" / "a.mp4")
 
 
 def test_its_own_file_is_written_over(folders, tmp_path):

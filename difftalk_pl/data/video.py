@@ -236,8 +236,8 @@ def _errors(path: str | Path, cause: str) -> Iterator[None]:
     """Turn whatever the libraries raise about a file into one line that names it."""
     try:
         yield
-    except (av.FFmpegError, OSError) as error:
-        raise MediaError(f"{path}: {cause}: {error.strerror or error}") from error
+    except (av.FFmpegError, OSError, IndexError) as error:  # IndexError: PyAV, of packets of a track that is not there
+        raise MediaError(f"{path}: {cause}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _open_file(path: str | Path) -> InputContainer:

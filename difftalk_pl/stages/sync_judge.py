@@ -98,7 +98,7 @@ class SyncJudge:
         refuse_not_finite(state, self.path)
         digest = file_hash(self.path)
         published = digest == SYNCNET.sha256
-        name = "published syncnet_v2" if published else f"SyncNet of published size from {self.path.name}"
+        name = "published syncnet_v2" if published else "SyncNet of published size, another file"
         return network, {"network": name, "sha256": digest}
 
     def _trained_here(self, weights: Weights) -> tuple[SyncNet, dict[str, Any]]:

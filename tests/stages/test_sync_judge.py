@@ -110,7 +110,7 @@ def test_a_judge_does_not_depend_on_the_precision_around_it(published, footage):
 
 def test_only_the_published_file_is_called_so(published, monkeypatch):
     about = SyncJudge(published, "face_crop").describe()
-    assert about["network"] == "SyncNet of published size from other.model"
+    assert about["network"] == "SyncNet of published size, another file"
     assert about["sha256"] == file_hash(published) and len(about["weights"]) == 12
     assert about["crop"].startswith("face_crop: ") and "landmarks" in about["crop"] and about["largest_shift"] == 15
     monkeypatch.setattr("difftalk_pl.stages.sync_judge.SYNCNET", SYNCNET._replace(sha256=file_hash(published)))
