@@ -2,7 +2,6 @@
 
 import logging
 import math
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -111,8 +110,10 @@ def _unheard(clip: Clip) -> str:
         if str(clip.info().get("audio", "")).startswith("none"):
             return "its source had no sound, and silence has no speech features"
         clip.audio()
-    except (OSError, EOFError, ValueError, wave.Error) as error:
-        return f"{clip.folder}: its sound cannot be read ({error}); prepare the clip again"
+    except UserError as error:
+        return str(error)
+    except (OSError, ValueError) as error:
+        return f"{clip.folder / 'clip.json'}: cannot be read ({error}); prepare the clip again"
     return ""
 
 

@@ -147,8 +147,9 @@ def finished_clip(job: Job, identity: dict[str, Any]) -> Clip | None:
     info = clip.info()
     if (info.get("source", {}).get("sha256"), info.get("settings")) != (identity["sha256"], identity["settings"]):
         return None
+    clip = Clip(job.root, job.name, info["frames"])
     add_missing([clip], job.features, job.models)
-    return Clip(job.root, job.name, info["frames"])
+    return clip
 
 
 def cut_frame(frame: np.ndarray, crop: Crop, size: int) -> np.ndarray:
