@@ -98,9 +98,10 @@ class Clip:
         """How this clip can have features where the usual way will not do; empty where it will."""
         return self.info().get("features_remedy", "") if (self.folder / "clip.json").exists() else ""
 
-    def audio(self) -> np.ndarray:
-        """(T * 640,) int16 at 16 kHz."""
-        return read_wav(self.folder / "audio.wav", self.frames * SAMPLES_PER_FRAME, RATE)
+    def audio(self, first: int = 0, last: int | None = None) -> np.ndarray:
+        """(T * 640,) int16 at 16 kHz, or the sound of the frames from `first` to before `last`."""
+        part = slice(first * SAMPLES_PER_FRAME, None if last is None else last * SAMPLES_PER_FRAME)
+        return read_wav(self.folder / "audio.wav", self.frames * SAMPLES_PER_FRAME, RATE, part)
 
     def reader(self) -> FrameReader:
         """The frames by number. Raises UserError where the video is not as long as the clip."""

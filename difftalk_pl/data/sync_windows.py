@@ -5,7 +5,6 @@ A stretch needs no features on disk: the coefficients of its speech are computed
 """
 
 import logging
-import wave
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -17,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from difftalk_pl.data.audio import FPS
-from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
+from difftalk_pl.data.clips import Clip
 from difftalk_pl.data.lip_crops import SMOOTHED, SyncCrop, crop_boxes, lip_frames
 from difftalk_pl.data.lip_sync import WINDOW_FRAMES, sync_mfcc
 from difftalk_pl.data.windows import Draw
@@ -166,10 +165,7 @@ def speech(clip: Clip, first: int, windows: int) -> np.ndarray:
     A coefficient depends on its 25 ms and on the one sample before them, so that a frame of lead is enough.
     """
     lead = min(first, 1)
-    frames = lead + windows + WINDOW_FRAMES
-    with wave.open(str(clip.folder / "audio.wav")) as file:
-        file.setpos((first - lead) * SAMPLES_PER_FRAME)
-        samples = np.frombuffer(file.readframes(frames * SAMPLES_PER_FRAME), dtype="<i2")
+    samples = clip.audio(first - lead, first + windows + WINDOW_FRAMES)
     return np.ascontiguousarray(sync_mfcc(samples.astype(np.int16), lead + windows)[lead:])
 
 
