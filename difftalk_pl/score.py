@@ -175,5 +175,5 @@ def _refuse_target(out: Path) -> None:
         content = None
     if not isinstance(content, dict) or "methods" not in content:
         raise UserError(f"--out {out}: is there, and score did not write it; give another name")
-    if "model" in content:
+    if "model" in content or content.get("format") != FORMAT:
         raise UserError(f"--out {out}: holds the scores of a model, by test or validate; give another name")

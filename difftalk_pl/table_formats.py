@@ -56,7 +56,7 @@ class Row(NamedTuple):
     failed: dict[str, dict[str, str]] = {}
     clips: int | None = None
     unscored: int = 0
-    covered: dict[str, frozenset[str]] = {}
+    covered: dict[str, frozenset[tuple[str, int]]] = {}
 
     @classmethod
     def read(cls, run: str, method: str, found: dict[str, Any], ranked: bool) -> "Row":
@@ -64,7 +64,9 @@ class Row(NamedTuple):
         clips = found["per_clip"]
         silent = [all(clip.get(name) is None for name in MEASURES) for clip in clips.values()]
         covered = {
-            name: frozenset(clip for clip, one in clips.items() if _finite(one.get(name)) is not None)
+            name: frozenset(
+                (clip, one.get("frames", 0)) for clip, one in clips.items() if _finite(one.get(name)) is not None
+            )
             for name in MEASURES
         }
         values = {name: _finite(found["overall"].get(name)) for name in MEASURES}
@@ -165,7 +167,9 @@ def uncompared(rows: list[Row], row: Row, name: str) -> list[str]:
     if not _competes(row, name) or row.covered[name] == coverage:
         return []
     others = (
-        "" if coverage is not None and len(row.covered[name]) < len(coverage) else ", not the same ones as other rows"
+        ""
+        if coverage is not None and len(row.covered[name]) < len(coverage)
+        else ", not the same ones or frames as other rows"
     )
     return [f"covers {len(row.covered[name])} of {row.clips} clips{others}"]
 
@@ -174,14 +178,15 @@ def _competes(row: Row, name: str) -> bool:
     return row.ranked and row.values.get(name) is not None and MEASURES[name].better is not None
 
 
-def _coverage(rows: list[Row], name: str) -> frozenset[str] | None:
-    """The clips over which rows compete: the most that a mean covers. Of several such sets the one that most rows
-    share; None where that does not choose, so that nobody wins by the clips that he failed on."""
+def _coverage(rows: list[Row], name: str) -> frozenset[tuple[str, int]] | None:
+    """The clips, and frames of each, over which rows compete: the most that a mean covers. Of several such sets the one
+    that most rows share; None where that does not choose, so that nobody wins by the clips that he failed on."""
     counted = Counter(row.covered[name] for row in rows if _competes(row, name))
-    ranks = sorted(((len(clips), count) for clips, count in counted.items()), reverse=True)
+    ranked = {clips: (len(clips), sum(frames for _, frames in clips), count) for clips, count in counted.items()}
+    ranks = sorted(ranked.values(), reverse=True)
     if not ranks or ranks[1:2] == ranks[:1]:
         return None
-    return next(clips for clips, count in counted.items() if (len(clips), count) == ranks[0])
+    return next(clips for clips, rank in ranked.items() if rank == ranks[0])
 
 
 def _rounded(value: float, measure: Measure) -> float:

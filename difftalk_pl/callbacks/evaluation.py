@@ -12,7 +12,7 @@ import torch
 from difftalk_pl.callbacks.judging import Judging, Verdict
 from difftalk_pl.callbacks.media import EvaluationMedia
 from difftalk_pl.callbacks.protocol import results, seen_in_training
-from difftalk_pl.callbacks.publishing import log_clip_table, log_numbers
+from difftalk_pl.callbacks.publishing import log_clip_table, log_numbers, log_step
 from difftalk_pl.callbacks.results import summarise, write_results
 from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.lip_crops import SyncCrop
@@ -81,6 +81,7 @@ class Evaluation(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Open the networks that measure before any step, so that a wrong file is known at once."""
+        self.judge, self.validated, self.published = None, None, False
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         last = [callback for callback in callbacks if isinstance(callback, Evaluation)][-1]
         wanted = stage in ("validate", "test") or (stage == "fit" and self.every > 0)
@@ -167,13 +168,16 @@ class Evaluation(L.Callback):
                 _tolerant(each.publish, trainer, key)
         self.published = True
         if trainer.state.fn != "fit" and len(verdict.reasons) == len(verdict.frames):
+            for logger in trainer.loggers:  # what self.log was given is lost with the error
+                logger.log_metrics({f"{key}/failed_clips": float(len(verdict.reasons))}, step=log_step(trainer))
             reason = next(iter(verdict.reasons.values()))
             raise UserError(f"none of {len(verdict.frames)} clips could be judged, {reason}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         expected = self.judge is not None and stage in ("validate", "test") and not trainer.interrupted
         if expected and not self.published and trainer.is_global_zero:
-            log.warning("%s has judged no clip: there was no batch, see trainer.limit_%s_batches", stage, stage[:4])
+            side = "val" if stage == "validate" else "test"
+            log.warning("no clip was judged, since there was no batch: see trainer.limit_%s_batches", side)
 
 
 def _tolerant(publish: Callable[..., None], *arguments: Any) -> None:

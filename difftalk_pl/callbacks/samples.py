@@ -1,5 +1,6 @@
 """Pictures of what a stage makes, at every validation, for the run's folder and for W&B."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from lightning.pytorch.loggers import WandbLogger
 
 from difftalk_pl.callbacks.sheets import contact_sheet, save_picture, to_pixels
 from difftalk_pl.data.windows import FRAME, GENERATION, Windows
+from difftalk_pl.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class SampleImages(L.Callback):
@@ -29,7 +33,11 @@ class SampleImages(L.Callback):
         """During the first batch, since the callback that averages weights takes them away at the epoch's end."""
         draws = trainer.is_global_zero and hasattr(pl_module, "generate")  # a SyncNet does not
         if batch_idx == 0 and draws and not trainer.sanity_checking:
-            batch = self._windows(trainer, pl_module)
+            try:
+                batch = self._windows(trainer, pl_module)
+            except (UserError, OSError) as error:
+                log.warning("no sample sheet: %s", error)
+                return
             with torch.no_grad():
                 rows: dict[str, torch.Tensor] = pl_module.generate(batch)  # type: ignore[operator, assignment]
             names = ("image", "masked", "reference")

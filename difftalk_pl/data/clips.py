@@ -92,7 +92,12 @@ class Clip:
         if not path.exists():
             remedy = self.features_remedy() or f"run prepare with --features {kind}, or add-features"
             raise UserError(f"{path}: no such features; {remedy}")
-        return open_array(path, frames=self.frames, rows_per_frame=2)
+        array = open_array(path, frames=self.frames, rows_per_frame=2)
+        if array.ndim != 2 or array.dtype.kind != "f":
+            raise UserError(
+                f"{path}: {array.dtype} {array.shape}, expected steps of features; remove it and add it again"
+            )
+        return array
 
     def features_remedy(self) -> str:
         """How this clip can have features where the usual way will not do; empty where it will."""
