@@ -51,7 +51,9 @@ def test_nobody_wins_over_other_clips_of_the_same_number(tmp_path, capsys):
     }
     text = shown(capsys, write(tmp_path / "run", methods))
     assert rows(text)["one"][0] == "31.00" and rows(text)["two"][0] == "30.00"
-    assert noted(text) == ["not marked: psnr of one, two covers 3 of 4 clips, not the same ones as other rows"]
+    assert noted(text) == [
+        "not marked: psnr of one, two covers 3 of 4 clips, not the same ones or frames as other rows"
+    ]
 
 
 def test_bounds_and_columns_that_are_not_shown_are_not_noted(tmp_path, capsys):
@@ -60,3 +62,15 @@ def test_bounds_and_columns_that_are_not_shown_are_not_noted(tmp_path, capsys):
     run = write(tmp_path / "run", methods)
     assert not noted(shown(capsys, run, metrics="ssim"))
     assert noted(shown(capsys, run)) == ["not marked: psnr of model covers 3 of 4 clips"]
+
+
+def test_a_mean_over_fewer_frames_of_the_same_clips_does_not_win(tmp_path, capsys):
+    short, whole = method(clips=CLIPS, psnr=35.0), method(clips=CLIPS, psnr=30.0)
+    for found, frames in ((short, 10), (whole, 250)):
+        for clip in found["per_clip"].values():
+            clip["frames"] = frames
+    text = shown(capsys, write(tmp_path / "short", {"model": short}), write(tmp_path / "whole", {"model": whole}))
+    assert rows(text)["short: model"][0] == "35.00", "not marked"
+    assert noted(text) == [
+        "not marked: psnr of short: model covers 4 of 4 clips, not the same ones or frames as other rows"
+    ]
