@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -73,3 +74,11 @@ def test_a_file_is_whole_json_or_not_there(tmp_path, summary):
     with pytest.raises(ValueError):
         write_results(path, {"methods": math.nan})
     assert "methods" in json.loads(path.read_text()) and len(list(path.parent.iterdir())) == 1
+
+
+def test_the_shipped_scores_are_of_the_protocol_that_is_measured_today():
+    for path in Path(__file__).parents[2].glob("experiments/demo/weights/**/results.json"):
+        content = json.loads(path.read_text())
+        assert protocol_hash(content["protocol"]) == content["protocol_hash"], path
+        keys = {"crop", "landmarks", "frame_size", "fps", "mask", "frames_per_clip", "mean"}
+        assert set(content["protocol"]["data"]) == keys and "-dirty" not in content["model"]["revision"]
