@@ -123,6 +123,7 @@ class Judging:
     def _judge(self, number: int) -> dict[str, ClipScore]:
         clip, places = self.windows.clips[number], self.windows.places(number)
         landmarks, samples = _known(clip, len(places))
+        _refuse_width(clip, self.windows.features, getattr(self.module, "audio_channels", None))
         judge = None
         self._tell("on_clip_start", clip, len(places))
         for batch in _readable(self.loader(self.windows, places)):
@@ -194,6 +195,18 @@ def _known(clip: Clip, frames: int) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(landmarks).all():
         raise ClipFailure(f"{clip.folder / 'landmarks.npy'}: not finite everywhere; prepare its clip again")
     return landmarks, samples
+
+
+def _refuse_width(clip: Clip, kind: str | None, channels: int | None) -> None:
+    """Features of another width than the model takes. `kind` is None where the windows have no sound."""
+    if kind is None or channels is None:
+        return
+    try:
+        width = clip.features(kind).shape[1]
+    except (UserError, OSError) as error:
+        raise ClipFailure(_reason(error)) from error
+    if width != channels:
+        raise ClipFailure(f"{clip.features_file(kind)}: {width} channels, the model takes {channels}; add them again")
 
 
 def _readable(batches: Iterable[Any]) -> Iterator[Any]:

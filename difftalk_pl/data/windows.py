@@ -170,7 +170,6 @@ class Windows(Dataset):
             raise UserError(f"data.smoothing {list(smoothing)}: frames before and after, 0 or more each")
         self.has_reference = bool(self.parts & {"reference", "latents"})
         self.clips = [clip for clip in clips if self._targets(clip) > 0]
-        self.refused = [clip.name for clip in clips if self._targets(clip) == 0]
         self._say_what_is_left_out(clips)
         counts = [min(self._targets(clip), frames_per_clip or clip.frames) for clip in self.clips]
         self.ends = np.cumsum(counts)

@@ -160,6 +160,11 @@ class DiffusionTraining(L.LightningModule):
         return rows
 
     @property
+    def audio_channels(self) -> int:
+        """Numbers a step of the features that it was built for."""
+        return self.difftalk.config.conditioning.audio_channels
+
+    @property
     def codes(self) -> int:
         """Size of the codebook."""
         return self.codec.network.config.codes

@@ -87,6 +87,16 @@ def test_a_clip_that_cannot_be_read_costs_itself_alone(runner, codec, trained, b
         assert method["per_clip"]["synthetic_003"]["ssim"] is not None
 
 
+def test_features_of_another_width_cost_their_clip_alone(runner, codec, trained, broken):
+    path = broken.with_name("synthetic_003") / "features" / "mfcc.npy"
+    np.save(path, np.load(path).repeat(2, axis=1))
+    settings = {**over(codec, every=0, faces=False), "ckpt_path": str(trained)}
+    runner("test", "diffusion", "run", settings | images(["synthetic_001", "synthetic_003"]))
+    clips = results(runner.folder / "run")["clips"]
+    assert clips["not_scored"] == ["synthetic_003"] and clips["scored"] == 1
+    assert "52 channels, the model takes 26" in clips["reasons"]["synthetic_003"]
+
+
 def test_where_every_clip_fails_the_methods_stand_and_the_command_fails(runner, codec, trained, broken):
     (broken / "audio.wav").unlink()
     settings = {**over(codec, every=0, faces=False), "ckpt_path": str(trained), **images(["synthetic_001"])}
