@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from difftalk_pl.callbacks.sheets import to_pixels
 from difftalk_pl.data.audio import FPS, RATE, FeatureKind
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, create_dataset
 from difftalk_pl.data.driven import DrivenClip
 from difftalk_pl.data.features import LEARNED, OPTIONS, SHOWN, SpeechModels, open_features
 from difftalk_pl.data.masks import MaskPolicy
+from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.data.source import Job, Settings, prepare_silent
 from difftalk_pl.data.video import fit_audio, read_audio, write_video
 from difftalk_pl.data.windows import GENERATION, ReferenceRule, Windows

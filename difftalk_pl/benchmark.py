@@ -19,8 +19,9 @@ from difftalk_pl.data.audio import RATE
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, ClipRow, create_dataset, open_clips, write_rows
 from difftalk_pl.data.deepspeech import HIDDEN, DeepSpeech, deepspeech_input
 from difftalk_pl.data.latent_cache import LatentCache
+from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.data.sampler import WindowSampler
-from difftalk_pl.data.windows import TRAINING, ReferenceRule, Windows
+from difftalk_pl.data.windows import TRAINING, Windows
 from difftalk_pl.errors import UserError
 
 log = logging.getLogger(__name__)

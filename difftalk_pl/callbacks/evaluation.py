@@ -16,6 +16,7 @@ from difftalk_pl.callbacks.publishing import log_clip_table, log_numbers, log_st
 from difftalk_pl.callbacks.results import summarise, write_results
 from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.lip_crops import SyncCrop
+from difftalk_pl.data.references import ReferencePolicy
 from difftalk_pl.data.windows import Windows
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.perceptual import Network
@@ -112,9 +113,10 @@ class Evaluation(L.Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.state.fn == "validate":
-            self.validated = self._verdict(trainer, pl_module, data.evaluation("val", control=True), None)
+            windows = data.evaluation("val", control=True, policy=_policy(pl_module))
+            self.validated = self._verdict(trainer, pl_module, windows, None)
         elif self._due():
-            windows = data.evaluation("val", clips=self.clips, frames=max(round(self.seconds * FPS), 1))
+            windows = data.evaluation("val", clips=self.clips, frames=max(round(self.seconds * FPS), 1), policy=_policy(pl_module))
             self.validated = self._verdict(trainer, pl_module, windows, self.steps)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -139,8 +141,7 @@ class Evaluation(L.Callback):
             judging = Judging(
                 self.judge, pl_module, windows, data.evaluation_loader, steps, precision, listeners=media, done=done
             )
-            for number in own:
-                judging.clip(number)
+            judging.clips(own, together=data.loading.eval_batch_size if _in_turn(pl_module) else 1)
         return judging.finish()
 
     def _publish(self, trainer: L.Trainer, pl_module: L.LightningModule, side: str, verdict: Verdict) -> None:
@@ -193,6 +194,17 @@ def _refuse_odd(given: dict[str, tuple[float, float]]) -> None:
     for name, (value, least) in given.items():
         if value < least:
             raise UserError(f"Evaluation: {name} is {value:g}, expected {least:g} or more")
+
+
+def _policy(pl_module: Any) -> ReferencePolicy:
+    """Where a stage that generates from references takes them."""
+    sampler = getattr(pl_module, "sampler", None)
+    return ReferencePolicy() if sampler is None else sampler.policy
+
+
+def _in_turn(pl_module: Any) -> bool:
+    """Whether a frame needs the one before it, so that batches are made of several clips."""
+    return bool(getattr(getattr(pl_module, "sampler", None), "sequential", False))
 
 
 def _media(trainer: L.Trainer) -> list[EvaluationMedia]:

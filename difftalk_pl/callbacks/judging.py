@@ -1,7 +1,7 @@
 """The clips of one side, generated and judged one after the other, shared out to processes and gathered again."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difftalk_pl.callbacks.sheets import to_pixels
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
+from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.data.windows import Windows
 from difftalk_pl.errors import UserError
 from difftalk_pl.metrics.clips import ClipTable
 from difftalk_pl.metrics.sync import LARGEST_SHIFT
-from difftalk_pl.stages.judge import ALL, GROUND_TRUTH, ClipFacts, ClipScore, Judge
+from difftalk_pl.stages.judge import ALL, GROUND_TRUTH, ClipFacts, ClipJudge, ClipScore, Judge
 from difftalk_pl.stages.ranks import gathered_objects
+from difftalk_pl.stages.steadiness import Memory
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +37,22 @@ class Shown(NamedTuple):
     mask: np.ndarray | None
     codes: np.ndarray
 
+    def rows(self, which: Sequence[bool], numbers: Tensor) -> "Shown":
+        """Those of one clip."""
+        rows = np.flatnonzero(which)
+        inputs, methods = ({name: one[rows] for name, one in all.items()} for all in (self.inputs, self.methods))
+        mask = None if self.mask is None else self.mask[rows]
+        return Shown(int(numbers[rows[0]]), inputs, methods, mask, self.codes[rows])
+
 
 class Listener(Protocol):
     """Whoever wants to see the clips of this process while they are judged."""
 
     def on_clip_start(self, clip: Clip, frames: int) -> None: ...
 
-    def on_clip_frames(self, shown: Shown) -> None: ...
+    def on_clip_frames(self, name: str, shown: Shown) -> None: ...
 
-    def on_clip_end(self, samples: np.ndarray, scores: Mapping[str, ClipScore]) -> None: ...
+    def on_clip_end(self, name: str, samples: np.ndarray, scores: Mapping[str, ClipScore]) -> None: ...
 
 
 class Generates(Protocol):
@@ -53,7 +61,7 @@ class Generates(Protocol):
     device: torch.device
     methods: tuple[str, ...]
 
-    def generate(self, window: Any, steps: int | None = None) -> dict[str, Tensor]: ...
+    def generate(self, window: Any, steps: int | None = None, memory: Memory | None = None) -> dict[str, Tensor]: ...
 
     def code_indices(self, image: Tensor) -> Tensor: ...
 
@@ -78,7 +86,7 @@ class Judging:
         judge: measures.
         module: the stage, with the weights that are in place.
         windows: of the side; all frames of a clip, in order.
-        loader: batches of the windows with these numbers.
+        loader: batches of the windows with these numbers, in their order.
         steps: of sampling, in place of the stage's own.
         context: in which frames are generated, for the trainer's precision; measures are none of its business.
         listeners: see the clips go by.
@@ -90,7 +98,7 @@ class Judging:
         judge: Judge,
         module: Generates,
         windows: Windows,
-        loader: Callable[[Windows, range], Iterable[Any]],
+        loader: Callable[[Windows, Sequence[int]], Iterable[Any]],
         steps: int | None = None,
         context: Callable[[], AbstractContextManager] = nullcontext,
         listeners: Iterable[Listener] = (),
@@ -102,17 +110,26 @@ class Judging:
         self.failed: dict[str, dict[int, dict[str, str]]] = {}  # by method, clip and measure
         self.reasons: dict[int, str] = {}
 
-    def clip(self, number: int) -> None:
-        """Generate and judge the clip with this number."""
+    def clips(self, numbers: Sequence[int], together: int = 1) -> None:
+        """Generate and judge the clips with these numbers, so many of them at a time."""
+        for start in range(0, len(numbers), together):
+            self._group(numbers[start : start + together])
+
+    def _group(self, numbers: Sequence[int]) -> None:
         try:
-            scores = self._judge(number)
+            judged = self._judge(numbers)
         except ClipFailure as failure:
-            log.warning("%s: not scored: %s", self.windows.clips[number].name, failure)
-            self.reasons[number] = str(failure)
+            if len(numbers) > 1:  # it cannot be told whose
+                for number in numbers:
+                    self._group([number])
+                return
+            log.warning("%s: not scored: %s", self.windows.clips[numbers[0]].name, failure)
+            self.reasons[numbers[0]] = str(failure)
             return
-        for method, score in scores.items():
-            self._table(method).update(number, score.values, score.curve)
-            self.failed.setdefault(method, {})[number] = score.failed
+        for number, scores in judged.items():
+            for method, score in scores.items():
+                self._table(method).update(number, score.values, score.curve)
+                self.failed.setdefault(method, {})[number] = score.failed
 
     def _table(self, method: str) -> ClipTable:
         if method not in self.tables:
@@ -120,24 +137,34 @@ class Judging:
         return self.tables[method]
 
     @torch.no_grad()
-    def _judge(self, number: int) -> dict[str, ClipScore]:
-        clip, places = self.windows.clips[number], self.windows.places(number)
-        landmarks, samples = _known(clip, len(places))
-        _refuse_width(clip, self.windows.features, getattr(self.module, "audio_channels", None))
-        judge = None
-        self._tell("on_clip_start", clip, len(places))
-        for batch in _readable(self.loader(self.windows, places)):
-            shown = self._generate(batch)
-            true = shown.methods[GROUND_TRUTH]
-            if judge is None:
-                judge = self.judge.open(ClipFacts(clip.name, len(places), true.shape[1], landmarks))
-            judge.add(true, shown.methods, shown.mask)
-            self._tell("on_clip_frames", shown)
-            self.done(len(true))
-        assert judge is not None
-        scores = judge.scores(dict.fromkeys(judge.methods, samples))
-        self._tell("on_clip_end", samples, scores)
+    def _judge(self, numbers: Sequence[int]) -> dict[int, dict[str, ClipScore]]:
+        """Clips of several people side by side, frame by frame."""
+        facts = {number: self._facts(number) for number in numbers}
+        judges: dict[str, ClipJudge] = {}
+        memory = Memory()
+        for number in numbers:
+            self._tell("on_clip_start", self.windows.clips[number], len(self.windows.places(number)))
+        for batch in _readable(self.loader(self.windows, in_turn(self.windows, numbers))):
+            for name, shown in self._generate(batch, memory).items():
+                true = shown.methods[GROUND_TRUTH]
+                if name not in judges:
+                    known = next(one for one in facts.values() if one.name == name)
+                    judges[name] = self.judge.open(ClipFacts(name, known.frames, true.shape[1], known.landmarks))
+                judges[name].add(true, shown.methods, shown.mask)
+                self._tell("on_clip_frames", name, shown)
+                self.done(len(true))
+        return {number: self._scores(judges[known.name], known) for number, known in facts.items()}
+
+    def _scores(self, judge: ClipJudge, known: "_Known") -> dict[str, ClipScore]:
+        scores = judge.scores(dict.fromkeys(judge.methods, known.samples))
+        self._tell("on_clip_end", known.name, known.samples, scores)
         return scores
+
+    def _facts(self, number: int) -> "_Known":
+        clip, frames = self.windows.clips[number], len(self.windows.places(number))
+        known = _known(clip, frames)
+        _refuse_width(clip, self.windows.features, getattr(self.module, "audio_channels", None))
+        return known
 
     def _tell(self, hook: str, *arguments: Any) -> None:
         """Who cannot show what it hears, on a full disk, costs no score; it is told no more."""
@@ -148,11 +175,11 @@ class Judging:
                 log.warning("%s shows nothing from here on: %s", type(listener).__name__, error)
                 self.listeners.remove(listener)
 
-    def _generate(self, batch: Any) -> Shown:
-        """Frames by method as 8 bit pixels."""
+    def _generate(self, batch: Any, memory: Memory) -> dict[str, Shown]:
+        """Frames by clip and method as 8 bit pixels."""
         moved = {key: value.to(self.module.device) if torch.is_tensor(value) else value for key, value in batch.items()}
         with self.context():
-            generated = self.module.generate(moved, self.steps)
+            generated = self.module.generate(moved, self.steps, memory)
             codes = self.module.code_indices(moved["image"]).cpu().numpy()
         for name, frames in generated.items():
             if not frames.isfinite().all():
@@ -162,7 +189,9 @@ class Judging:
         inputs = {key: to_pixels(batch[key]) for key in ("masked", "reference") if key in batch}
         methods = {GROUND_TRUTH: to_pixels(batch["image"])} | {name: to_pixels(one) for name, one in generated.items()}
         mask = batch["mask"][:, 0].numpy() > 0.5 if "mask" in batch else None
-        return Shown(int(batch["frame"][0]), inputs, methods, mask, codes)
+        whole = Shown(int(batch["frame"][0]), inputs, methods, mask, codes)
+        names = list(dict.fromkeys(batch["clip"]))
+        return {name: whole.rows([name == one for one in batch["clip"]], batch["frame"]) for name in names}
 
     def finish(self) -> Verdict:
         """The scores of all processes, the same in each; every process must call it, one without a clip as well."""
@@ -186,15 +215,31 @@ class Judging:
         return {self.windows.clips[number].name: found[number] for number in sorted(found)}
 
 
-def _known(clip: Clip, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks (frames, 68, 2) and sound (frames * 640,) of a clip's beginning."""
+class _Known(NamedTuple):
+    """What is known of a clip before it is generated: landmarks (frames, 68, 2) and sound (frames * 640,)."""
+
+    name: str
+    frames: int
+    landmarks: np.ndarray
+    samples: np.ndarray
+
+
+def in_turn(windows: Windows, numbers: Sequence[int]) -> list[int]:
+    """Windows of clips: the first of each, then the second of each, and so on."""
+    places = [windows.places(number) for number in numbers]
+    longest = max(len(each) for each in places)
+    return [each[frame] for frame in range(longest) for each in places if frame < len(each)]
+
+
+def _known(clip: Clip, frames: int) -> _Known:
+    """Of a clip's beginning."""
     try:
         landmarks, samples = clip.landmarks[:frames], clip.audio()[: frames * SAMPLES_PER_FRAME]
     except (UserError, OSError) as error:
         raise ClipFailure(_reason(error)) from error
     if not np.isfinite(landmarks).all():
         raise ClipFailure(f"{clip.folder / 'landmarks.npy'}: not finite everywhere; prepare its clip again")
-    return landmarks, samples
+    return _Known(clip.name, frames, landmarks, samples)
 
 
 def _refuse_width(clip: Clip, kind: str | None, channels: int | None) -> None:

@@ -35,8 +35,7 @@ class EvaluationMedia(L.Callback):
         self.clips, self.columns, self.every, self.seconds = clips, columns, every, seconds
         self.folder, self.prefix = Path(), ""
         self.files: dict[str, list[Path]] = {}
-        self.shown = 0
-        self.clip: _ShownClip | None = None
+        self.shown: dict[str, _ShownClip] = {}
         self.counts: np.ndarray | None = None
 
     def begin(self, trainer: L.Trainer) -> None:
@@ -46,26 +45,23 @@ class EvaluationMedia(L.Callback):
         self.prefix = names.get(str(trainer.state.fn and trainer.state.fn.value), f"{trainer.global_step:07d}")
         codes = getattr(trainer.lightning_module, "codes", None)
         self.counts = None if codes is None else np.zeros(codes, np.int64)
-        self.files, self.shown, self.clip = {}, 0, None
+        self.files, self.shown = {}, {}
 
     def on_clip_start(self, clip: Clip, frames: int) -> None:
-        self.clip = None
-        if self.shown < self.clips:
-            self.clip = _ShownClip(
-                clip.name, range(0, self.columns * self.every, self.every), round(self.seconds * FPS)
-            )
+        if clip.name in self.shown or len(self.shown) < self.clips:
+            moments = range(0, self.columns * self.every, self.every)
+            self.shown[clip.name] = _ShownClip(clip.name, moments, round(self.seconds * FPS))
 
-    def on_clip_frames(self, shown: Shown) -> None:
-        if self.clip is not None:
-            self.clip.add(shown)
+    def on_clip_frames(self, name: str, shown: Shown) -> None:
+        if name in self.shown:
+            self.shown[name].add(shown)
         if self.counts is not None:
             self.counts += np.bincount(shown.codes.ravel(), minlength=len(self.counts))
 
-    def on_clip_end(self, samples: np.ndarray, scores: Mapping[str, ClipScore]) -> None:
-        if self.clip is None:
+    def on_clip_end(self, name: str, samples: np.ndarray, scores: Mapping[str, ClipScore]) -> None:
+        if name not in self.shown:
             return
-        clip, self.clip = self.clip, None
-        self.shown += 1
+        clip, self.shown[name] = self.shown[name], _ShownClip(name, range(0), 0)  # its frames need no memory any more
         stem = f"{self.prefix}_{clip.name}"
         self._save("sheets", f"{stem}.png", contact_sheet(list(clip.sheet.items())))
         self._save("differences", f"{stem}_differences.png", difference_maps(clip.differences(), clip.name))

@@ -7,8 +7,8 @@ import lightning as L
 import numpy as np
 from torch import Tensor
 
-from difftalk_pl.callbacks.sheets import to_pixels
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
+from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.data.video import write_video
 from difftalk_pl.errors import UserError
 

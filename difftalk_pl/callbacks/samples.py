@@ -8,7 +8,8 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import WandbLogger
 
-from difftalk_pl.callbacks.sheets import contact_sheet, save_picture, to_pixels
+from difftalk_pl.callbacks.sheets import contact_sheet, save_picture
+from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.data.windows import FRAME, GENERATION, Windows
 from difftalk_pl.errors import UserError
 

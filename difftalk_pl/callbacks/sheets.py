@@ -5,15 +5,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 LABEL_HEIGHT = 14
-
-
-def to_pixels(image: Tensor) -> np.ndarray:
-    """(..., 3, H, W) in [-1, 1] -> (..., H, W, 3) uint8."""
-    pixels = ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round()
-    return pixels.movedim(-3, -1).numpy().astype(np.uint8)
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]], scale: int = 1) -> np.ndarray:

@@ -61,12 +61,18 @@ def audio_windows(steps: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
     Args:
         steps: (2T, C).
-        frames: frame numbers k, any shape (...), possibly beyond the clip.
+        frames: frame numbers k, any shape (...), possibly beyond the clip; a number between two frames is a moment
+            between them, whose steps are interpolated.
 
     Returns:
         (..., 16, C) float32; row 8 is at time k / 25 s.
     """
-    return _take(steps, STEPS_PER_FRAME * np.asarray(frames)[..., None] + np.arange(WINDOW) - WINDOW // 2)
+    index = STEPS_PER_FRAME * np.asarray(frames)[..., None] + np.arange(WINDOW) - WINDOW // 2
+    below = np.floor(index).astype(int)
+    share = (index - below)[..., None].astype(np.float32)
+    if not share.any():
+        return _take(steps, below)
+    return (1 - share) * _take(steps, below) + share * _take(steps, below + 1)
 
 
 def smoothing_windows(steps: np.ndarray, frames: np.ndarray, around: tuple[int, int] = AROUND) -> np.ndarray:

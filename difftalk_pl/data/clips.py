@@ -74,6 +74,15 @@ class Clip:
         """Where in the pool a frame lies."""
         return frame
 
+    def moment(self, frame: int) -> float:
+        """When a frame is shown, in frames of 1/25 s of the sound."""
+        return frame
+
+    @property
+    def pool_landmarks(self) -> np.ndarray:
+        """(pool, 68, 2), of the frames that references are drawn from."""
+        return self.landmarks
+
     @property
     def landmarks(self) -> np.ndarray:
         """(T, 68, 2) float32, fractions of the frame's side. Not kept: a mapping holds a file open."""
@@ -109,7 +118,7 @@ class Clip:
         return read_wav(self.folder / "audio.wav", self.frames * SAMPLES_PER_FRAME, RATE, part)
 
     def reader(self) -> FrameReader:
-        """The frames by number. Raises UserError where the video is not as long as the clip."""
+        """The frames of the pool by number. Raises UserError where the video is not as long as the clip."""
         reader = FrameReader(self.folder / "video.mp4")
         if len(reader) != self.pool:
             reader.close()
@@ -237,9 +246,7 @@ def read_dataset(root: Path) -> DatasetInfo:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that shape prepared data."""
-    return {"difftalk_pl": importlib.metadata.version("difftalk_pl")} | {
-        name: importlib.metadata.version(name) for name in VERSIONED
-    }
+    return {name: importlib.metadata.version(name) for name in ("difftalk_pl", *VERSIONED)}
 
 
 def read_rows(root: Path) -> dict[str, ClipRow]:

@@ -12,8 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 from difftalk_pl.data.audio import AROUND
 from difftalk_pl.data.clips import Clip, open_clips, read_dataset
 from difftalk_pl.data.features import FeatureModel, check_features, known_kinds, read_record
+from difftalk_pl.data.following import face_in
 from difftalk_pl.data.latent_cache import LatentCache
 from difftalk_pl.data.masks import MaskName, MaskPolicy
+from difftalk_pl.data.references import ReferencePolicy, ReferenceRule
 from difftalk_pl.data.sampler import ShardSampler, WindowSampler
 from difftalk_pl.data.splits import Split
 from difftalk_pl.data.sync_windows import SyncData, open_sides
@@ -25,7 +27,6 @@ from difftalk_pl.data.windows import (
     TRAINING,
     TRAINING_ON_IMAGES,
     Part,
-    ReferenceRule,
     Windows,
 )
 from difftalk_pl.errors import UserError
@@ -138,7 +139,7 @@ class HDTFDataModule(L.LightningDataModule):
         if stage == "test":
             self.windows["test"] = self.evaluation("test", control=True)
         if stage == "predict":
-            self._open("test", sides["test"], GENERATION)
+            self.windows["test"] = self.evaluation("test")
         heard = [clip for windows in self.windows.values() if windows.features for clip in windows.clips]
         check_features(self.root, heard, self.features)
 
@@ -166,7 +167,12 @@ class HDTFDataModule(L.LightningDataModule):
             raise UserError(f"{self.root}: no clip on the {side} side; change data.split")
 
     def evaluation(
-        self, side: str, clips: int | None = None, frames: int | None = None, control: bool = False
+        self,
+        side: str,
+        clips: int | None = None,
+        frames: int | None = None,
+        control: bool = False,
+        policy: ReferencePolicy = ReferencePolicy(),
     ) -> Windows:
         """Whole clips to generate and to measure: every frame in its order, so that motion and sound can be judged.
 
@@ -176,6 +182,7 @@ class HDTFDataModule(L.LightningDataModule):
             clips: the first so many of the side.
             frames: of each, from its beginning; by default val_frames or test_frames.
             control: with the sound of other moments.
+            policy: where references come from.
         """
         self._refuse_empty(side)
         parts = MASKED_FRAME if self.contents == "frames" else EVALUATION if control else GENERATION
@@ -184,11 +191,12 @@ class HDTFDataModule(L.LightningDataModule):
             parts,
             mask=self.mask,
             features=self.features,
-            reference=ReferenceRule(self.rule.min_gap, lenient=True),
+            reference=ReferenceRule(self.rule.min_gap, lenient=True, source=policy.frames),
             seed=self.seed,
             fixed=True,
             frames_per_clip=frames or self.frames_per_clip[side],
             smoothing=self.smoothing,
+            picture=None if policy.file is None else face_in(policy.file, self.frame_size),
         )
 
     def own_clips(self, windows: Windows) -> range:
@@ -196,8 +204,8 @@ class HDTFDataModule(L.LightningDataModule):
         ranks = self._ranks()
         return range(ranks["rank"], len(windows.clips), ranks["world_size"])
 
-    def evaluation_loader(self, windows: Windows, places: range) -> DataLoader:
-        """Batches of consecutive windows."""
+    def evaluation_loader(self, windows: Windows, places: Sequence[int]) -> DataLoader:
+        """Batches of these windows, in their order."""
         return DataLoader(windows, self.loading.eval_batch_size, sampler=places, num_workers=self.loading.workers)
 
     def _latents(self, clips: list[Clip]) -> LatentCache:
@@ -246,7 +254,8 @@ class HDTFDataModule(L.LightningDataModule):
         return sorted({clip.identity for clip in self.windows[side].clips}) if side in self.windows else []
 
     def predict_dataloader(self) -> DataLoader:
-        return self._shard("test")
+        """A turn for every process, in which PredictionVideos reads whole clips by itself."""
+        return DataLoader([0])  # type: ignore[arg-type]
 
     def _shard(self, side: str) -> DataLoader:
         windows, ranks = self.windows[side], self._ranks()

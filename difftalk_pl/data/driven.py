@@ -1,9 +1,10 @@
-"""A prepared clip that another sound drives: what inference reads through the same Dataset as training."""
+"""A clip that another sound drives: what inference reads through the same Dataset as training."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import Clip
 from difftalk_pl.data.video import FrameReader
 
@@ -15,44 +16,48 @@ def back_and_forth(frame: np.ndarray | int, frames: int) -> np.ndarray:
     return np.minimum(position, period - position) if frames > 1 else np.zeros_like(position)
 
 
-class _DrivenReader:
-    def __init__(self, reader: FrameReader, frames: int) -> None:
-        self.reader, self.frames = reader, frames
-
-    def __getitem__(self, frame: int) -> np.ndarray:
-        return self.reader[int(back_and_forth(frame, self.frames))]
-
-    def close(self) -> None:
-        self.reader.close()
-
-
 @dataclass(frozen=True)
 class DrivenClip(Clip):
-    """`frames` counts the driving sound's frames; the video runs back and forth under it.
+    """`frames` counts the frames of the result, each of which shows one of the pool under the driving sound.
 
     Args:
-        speech: feature steps of the driving sound, (2 * frames, C).
-        pool: frames that the video has; references are drawn from all of them.
+        source: the clip that is shown; references are drawn from all of its frames.
+        speech: feature steps of the driving sound, (2T, C), 50 a second.
+        shown: (frames,) which frame of the source each one shows; -1 where none, so that its window cannot be read.
+        fps: frames a second of the result.
     """
 
+    source: Clip = None  # type: ignore[assignment]
     speech: np.ndarray = None  # type: ignore[assignment]
-    pool: int = 0
+    shown: np.ndarray = None  # type: ignore[assignment]
+    fps: float = FPS
 
     @classmethod
-    def drive(cls, clip: Clip, speech: np.ndarray) -> "DrivenClip":
-        """`clip` with the features of another sound."""
-        return cls(clip.root, clip.name, len(speech) // 2, clip.identity, speech=speech, pool=clip.frames)
-
-    def source_frame(self, frame: int) -> int:
-        return int(back_and_forth(frame, self.pool))
+    def drive(
+        cls, clip: Clip, speech: np.ndarray, shown: np.ndarray | None = None, fps: float = FPS, name: str = ""
+    ) -> "DrivenClip":
+        """`clip` with the features of another sound; by default it runs back and forth under all of it."""
+        if shown is None:
+            shown = back_and_forth(np.arange(len(speech) // 2), clip.frames)
+        name = name or clip.name
+        return cls(clip.root, name, len(shown), clip.identity, source=clip, speech=speech, shown=shown, fps=fps)
 
     @property
-    def landmarks(self) -> np.ndarray:
-        still = Clip(self.root, self.name, self.pool).landmarks
-        return still[back_and_forth(np.arange(self.frames), self.pool)]
+    def pool(self) -> int:
+        return self.source.frames
+
+    def source_frame(self, frame: int) -> int:
+        return int(self.shown[frame])
+
+    def moment(self, frame: int) -> float:
+        return frame if self.fps == FPS else frame * FPS / self.fps
+
+    @property
+    def pool_landmarks(self) -> np.ndarray:
+        return self.source.pool_landmarks
 
     def features(self, kind: str) -> np.ndarray:
         return self.speech
 
-    def reader(self):
-        return _DrivenReader(super().reader(), self.pool)
+    def reader(self) -> FrameReader:
+        return self.source.reader()

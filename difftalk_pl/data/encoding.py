@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
+from typing import Protocol
 
 import av
 import numpy as np
@@ -17,11 +18,30 @@ def fit_audio(samples: np.ndarray, n: int) -> np.ndarray:
     return np.pad(samples[:n], (0, max(0, n - len(samples))))
 
 
+class SoundSource(Protocol):
+    """Sound that comes part by part, such as a `SoundReader`."""
+
+    def take(self, n: int) -> np.ndarray:
+        """The next n samples, (n,) int16; silence after the end."""
+        ...
+
+
+class Samples:
+    """Sound in memory, (N,) int16, part by part."""
+
+    def __init__(self, samples: np.ndarray) -> None:
+        self.samples = samples
+
+    def take(self, n: int) -> np.ndarray:
+        part, self.samples = fit_audio(self.samples[:n], n), self.samples[n:]
+        return part
+
+
 def encode(
     container: OutputContainer,
     frames: Iterator[np.ndarray],
     fps: Fraction,
-    audio: np.ndarray | None,
+    audio: np.ndarray | SoundSource | None,
     rate: int,
     crf: float,
     intra: bool,
@@ -37,15 +57,16 @@ def encode(
         if audio is None
         else container.add_stream("aac", rate=rate, layout="mono", bit_rate=min(128_000, 4 * rate))
     )
+    source = Samples(audio) if isinstance(audio, np.ndarray) else audio
     to_yuv, count, heard = ToYUV(), 0, 0
     for image in chain([first], frames):
         yuv = to_yuv(image, count)
         yuv.time_base = 1 / fps
         container.mux(video.encode(yuv))
         count += 1
-        if sound is not None and audio is not None:
+        if sound is not None and source is not None:
             until = round(count / fps * rate)
-            container.mux(sound.encode(_audio_frame(fit_audio(audio[heard:until], until - heard), heard, rate)))
+            container.mux(sound.encode(_audio_frame(source.take(until - heard), heard, rate)))
             heard = until
     container.mux(video.encode(None))
     if sound is not None:

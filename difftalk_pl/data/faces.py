@@ -8,7 +8,7 @@ confirm it, and where a detection does not, the frames since the last one are lo
 
 import importlib.util
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -59,10 +59,12 @@ class FaceTrack:
 
 @dataclass
 class _Track:
-    """One face. `box` is where the next frame is searched, `confirmed` the last frame in which a detection agreed."""
+    """One face. `box` is where the next frame is searched, `confirmed` the last frame in which a detection agreed,
+    `descriptor` what tells people apart, where it was asked for."""
 
     box: Box
     confirmed: int
+    descriptor: np.ndarray | None = None
     alive: bool = True
     points: dict[int, np.ndarray] = field(default_factory=dict)
     boxes: dict[int, Box] = field(default_factory=dict)
@@ -93,10 +95,13 @@ class FaceTracker:
 
     Args:
         detect_every: frames from one detection to the next.
+        describe: (frame, landmarks) -> descriptor, asked once for every new face.
     """
 
-    def __init__(self, detect_every: int = 10) -> None:
-        self.detect_every = max(1, detect_every)
+    def __init__(
+        self, detect_every: int = 10, describe: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    ) -> None:
+        self.detect_every, self.describe = max(1, detect_every), describe
         self.detections = self.frames = 0
         self._tracks: list[_Track] = []
         self._recent: deque[np.ndarray] = deque(maxlen=self.detect_every)  # small copies, to look at again
@@ -118,15 +123,22 @@ class FaceTracker:
 
     def result(self) -> FaceTrack:
         """The face that was largest, summed over the frames."""
+        faces = self.tracks()
+        return self.joined([max(faces, key=lambda track: track.area)] if faces else [], len(faces))
+
+    def tracks(self) -> list[_Track]:
+        """All faces, after a last look at them; ask for them once, at the end."""
         self._recheck([track for track in self._tracks if track.alive], self.frames - 1)
+        return [track for track in self._tracks if len(track.boxes) >= min(BRIEF, self.frames)]
+
+    def joined(self, tracks: list[_Track], faces_seen: int) -> FaceTrack:
+        """Tracks of one face at different times as one."""
         landmarks = np.full((self.frames, 68, 2), np.nan, np.float32)
         boxes = np.full((self.frames, 4), np.nan, np.float32)
-        faces = [track for track in self._tracks if len(track.boxes) >= min(BRIEF, self.frames)]
-        if faces:
-            largest = max(faces, key=lambda track: track.area)
-            landmarks[list(largest.points)] = list(largest.points.values())
-            boxes[list(largest.boxes)] = list(largest.boxes.values())
-        return FaceTrack(landmarks, boxes, self.detections, len(faces))
+        for track in tracks:
+            landmarks[list(track.points)] = list(track.points.values())
+            boxes[list(track.boxes)] = list(track.boxes.values())
+        return FaceTrack(landmarks, boxes, self.detections, faces_seen)
 
     def _searching(self) -> bool:
         """Whether a face was lost a moment ago or there is none at all, so that waiting for the next detection would
@@ -185,7 +197,10 @@ class FaceTracker:
                 track = lost.pop(index)
             else:
                 self._tracks.append(track := _Track(box, self.frames))
-            track.add(self.frames, landmarks_in(frame, box))
+            points = landmarks_in(frame, box)
+            if track.descriptor is None and self.describe is not None:
+                track.descriptor = self.describe(frame, points)
+            track.add(self.frames, points)
             track.alive, track.confirmed = True, self.frames
 
     def _recheck(self, tracks: list[_Track], last: int) -> None:

@@ -65,6 +65,11 @@ class MeasuredFaces:
         return any(intersection_over_union(box, found) >= SAME_FACE for found in boxes_in(large))
 
 
+def describe_face(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(128,) of the face at these landmarks, (68, 2) in dlib's pixels, of a frame of any size, (H, W, 3) uint8."""
+    return np.array(_network().compute_face_descriptor(np.ascontiguousarray(frame), _as_detection(points)), np.float32)
+
+
 @lru_cache(maxsize=1)
 def _network():
     return dlib.face_recognition_model_v1(str(model_path(DESCRIPTOR_MODEL)))

@@ -16,6 +16,8 @@ from difftalk_pl.data.audio import AROUND, FPS, smoothing_windows
 from difftalk_pl.data.clips import Clip
 from difftalk_pl.data.latent_cache import LatentCache, read_latent
 from difftalk_pl.data.masks import MaskPolicy, hide
+from difftalk_pl.data.pixels import to_network
+from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -59,69 +61,22 @@ class Draw(NamedTuple):
     epoch: int
 
 
-@dataclass(frozen=True)
-class ReferenceRule:
-    """Which frames may show a target's person: paper, section 3.2, "at least 60 frames away".
-
-    Args:
-        min_gap: frames.
-        lenient: for inference on short videos: a frame without such a partner gets the one furthest away.
-    """
-
-    min_gap: int = 60
-    lenient: bool = False
-
-    def __post_init__(self) -> None:
-        if self.min_gap < 1:
-            raise UserError(
-                f"min_reference_gap {self.min_gap}: expected 1 or more, a frame must not be its own reference"
-            )
-
-    def targets(self, frames: int) -> int:
-        """How many frames of a clip have a partner far enough away."""
-        if self.lenient:
-            return frames
-        return frames if frames >= 2 * self.min_gap else max(2 * (frames - self.min_gap), 0)
-
-    def target(self, frames: int, number: int) -> int:
-        """The frame that is target `number`: short clips have none in their middle."""
-        edge = frames - self.min_gap
-        if self.lenient:
-            return number
-        return number if frames >= 2 * self.min_gap or number < edge else number - edge + self.min_gap
-
-    def without_partner(self, frames: int, among: int) -> int:
-        """How many of a clip's first `among` frames have no partner far enough away."""
-        return sum(
-            max(frame - self.min_gap + 1, 0) + max(frames - frame - self.min_gap, 0) == 0 for frame in range(among)
-        )
-
-    def draw(self, frame: int, frames: int, random: np.random.Generator) -> int:
-        """Uniformly one of the frames at least `min_gap` away."""
-        before, after = max(frame - self.min_gap + 1, 0), max(frames - frame - self.min_gap, 0)
-        if before + after == 0 and self.lenient:
-            return 0 if frame >= frames / 2 else frames - 1
-        if before + after == 0:
-            raise ValueError(f"frame {frame} of {frames} has no partner {self.min_gap} frames away")
-        number = int(random.integers(before + after))
-        return number if number < before else frame + self.min_gap + number - before
-
-
 class _OpenClip:
     """One clip's files as one process has them open."""
 
     def __init__(self, clip: Clip, features: str | None, latents: LatentCache | None) -> None:
         self.clip = clip
-        self.landmarks = clip.landmarks
+        self.landmarks = clip.pool_landmarks
         self.features = None if features is None else clip.features(features)
         self.latents = None if latents is None else latents.open(clip)
+        self.scores: np.ndarray | None = None  # of its frames as references, where there is one for all
         self._reader: Any = None
 
     def image(self, frame: int) -> np.ndarray:
-        """(3, H, W) float32 in [-1, 1]."""
+        """Of the pool: (3, H, W) float32 in [-1, 1]."""
         if self._reader is None:
             self._reader = self.clip.reader()
-        return np.ascontiguousarray(self._reader[frame].transpose(2, 0, 1), dtype=np.float32) / 127.5 - 1
+        return to_network(self._reader[frame])
 
     def close(self) -> None:
         if self._reader is not None:
@@ -142,6 +97,7 @@ class Windows(Dataset):
         fixed: ignore the epoch, for validation and inference.
         frames_per_clip: only the first targets of every clip.
         smoothing: frames before and after the target whose audio windows are given.
+        picture: (H, W, 3) uint8, the reference of all windows in place of a frame.
 
     Raises:
         UserError: no clip is long enough; or, when a window is read, a file is missing or damaged.
@@ -160,8 +116,10 @@ class Windows(Dataset):
         fixed: bool = False,
         frames_per_clip: int | None = None,
         smoothing: tuple[int, int] = AROUND,
+        picture: np.ndarray | None = None,
     ) -> None:
         self.parts = frozenset(parts)
+        self.picture = None if picture is None else to_network(picture)
         self.mask, self.rule = mask or MaskPolicy(), reference or ReferenceRule()
         self.features = features if self.parts & {"audio", "other_audio"} else None
         self.latents = latents if "latents" in self.parts else None
@@ -213,20 +171,32 @@ class Windows(Dataset):
         random = np.random.default_rng([self.seed, epoch, zlib.crc32(clip.name.encode()), frame])
         window: Window = {"clip": clip.name, "frame": frame}
         if self.has_reference:
-            window["reference_frame"] = self.rule.draw(clip.source_frame(frame), clip.pool, random)
+            window["reference_frame"] = self._reference(files, clip.source_frame(frame), random)
         self._add_images(window, files)
         self._add_latents(window, files)
         self._add_conditions(window, files, random)
         return window
 
+    def _reference(self, files: _OpenClip, frame: int, random: np.random.Generator) -> int:
+        """The number of a frame of the pool; -1 for the picture."""
+        clip = files.clip
+        if self.picture is not None:
+            return -1
+        if self.rule.source == "each":
+            return self.rule.draw(frame, clip.pool, random)
+        if files.scores is None:
+            files.scores = self.rule.scores(clip.pool_landmarks, self.seed, clip.name)
+        return self.rule.best(frame, files.scores)
+
     def _add_images(self, window: Window, files: _OpenClip) -> None:
         if not self.parts & {"image", "masked", "reference", "mask"}:
             return
-        image = files.image(window["frame"])
+        shown = files.clip.source_frame(window["frame"])
+        image = files.image(shown)
         if "image" in self.parts:
             window["image"] = torch.from_numpy(image)
         if self.parts & {"mask", "masked"}:
-            landmarks = files.landmarks[window["frame"]]
+            landmarks = files.landmarks[shown]
             mask = self.mask(landmarks, image.shape[-1])
             if "masked" in self.parts:
                 window["masked"] = torch.from_numpy(hide(image, mask))
@@ -234,7 +204,8 @@ class Windows(Dataset):
                 window["mask"] = torch.from_numpy(mask[None].astype(np.float32))
                 window["all_landmarks"] = torch.from_numpy(np.array(landmarks))
         if "reference" in self.parts:
-            window["reference"] = torch.from_numpy(files.image(window["reference_frame"]))
+            picture = files.image(window["reference_frame"]) if self.picture is None else self.picture
+            window["reference"] = torch.from_numpy(picture)
 
     def _add_latents(self, window: Window, files: _OpenClip) -> None:
         if files.latents is None:
@@ -246,15 +217,16 @@ class Windows(Dataset):
 
     def _add_conditions(self, window: Window, files: _OpenClip, random: np.random.Generator) -> None:
         if "landmarks" in self.parts:
-            points = files.landmarks[window["frame"]][list(LANDMARKS_WITHOUT_MOUTH)]
+            points = files.landmarks[files.clip.source_frame(window["frame"])][list(LANDMARKS_WITHOUT_MOUTH)]
             window["landmarks"] = torch.from_numpy(np.array(points))
         if files.features is None:
             return
-        frame = window["frame"]
-        window["audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(frame), self.smoothing))
+        frame, moment = window["frame"], files.clip.moment
+        around = self.smoothing
+        window["audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(moment(frame)), around))
         if "other_audio" in self.parts:
             other = ReferenceRule(min_gap=FPS, lenient=True).draw(frame, files.clip.frames, random)
-            window["other_audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(other), self.smoothing))
+            window["other_audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(moment(other)), around))
 
     def _files(self, number: int) -> _OpenClip:
         if self._process != os.getpid():  # decoders must not be shared with the process that forked this one

@@ -62,6 +62,11 @@ def scaled_landmarks(landmarks: Tensor, config: ConditioningConfig) -> Tensor:
     return (landmarks - config.landmark_centre) * config.landmark_scale
 
 
+def without_sound(audio: Tensor) -> Tensor:
+    """Windows that say nothing, for guidance: zeros, as they stand beyond a clip's ends. Any shape."""
+    return torch.zeros_like(audio)
+
+
 class AudioEncoder(nn.Module):
     """One window of 16 feature steps -> one code: (N, 16, C) -> (N, 64). The AudioNet of AD-NeRF, as released."""
 

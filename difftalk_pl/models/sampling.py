@@ -27,6 +27,8 @@ def sample(
     mask: Tensor | None = None,
     eta: float = 0.0,
     generator: torch.Generator | None = None,
+    previous: Tensor | None = None,
+    start: float = 1.0,
 ) -> Tensor:
     """Denoise `noise` (B, C, h, w) in `steps` steps of a `NoiseSchedule.scheduler`.
 
@@ -36,6 +38,7 @@ def sample(
         The noise on it is always the starting noise, so without eta the result depends on `noise` alone.
         Not in the paper: the published sampler draws fresh noise for every step.
     eta: 0 deterministic, 1 as random as DDPM; for DDIM only. Fresh noise comes from `generator`.
+    previous, start: a latent to begin from, noised as it is after all but this share of the steps, which are left out.
     Raises UserError for a number of steps that the scheduler cannot do, or an eta it does not have.
     """
     if (known is None) != (mask is None):
@@ -44,13 +47,24 @@ def sample(
         raise UserError(f"{type(scheduler).__name__} cannot hold a known latent: choose another scheduler")
     timesteps = _start(scheduler, steps, noise.device)
     extra = _step_arguments(scheduler, eta, generator)
-    z = noise * scheduler.init_noise_sigma
+    if previous is None or start >= 1:
+        z = noise * scheduler.init_noise_sigma
+    else:
+        timesteps = _last_part(scheduler, timesteps, start)
+        z = scheduler.add_noise(previous, noise, timesteps[:1])
     for t in timesteps:
         if known is not None and mask is not None:
             z = _composite(z, scheduler.add_noise(known, noise, t[None]), mask)
         prediction = predict(scheduler.scale_model_input(z, t), t.expand(len(z)))
         z = scheduler.step(prediction, t, z, **extra).prev_sample
     return z if known is None or mask is None else _composite(z, known, mask)
+
+
+def _last_part(scheduler: Any, timesteps: Tensor, share: float) -> Tensor:
+    skipped = len(timesteps) - max(round(share * len(timesteps)), 1)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(skipped)
+    return timesteps[skipped:]
 
 
 def _composite(generated: Tensor, known: Tensor, mask: Tensor) -> Tensor:

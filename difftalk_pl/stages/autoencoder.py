@@ -20,6 +20,7 @@ from difftalk_pl.stages.codebook import CodebookTraining
 from difftalk_pl.stages.guard import StepGuard, buffers_restored, gradient_norm
 from difftalk_pl.stages.optimisation import Decay, learning_rate_factor, total_steps
 from difftalk_pl.stages.perceptual import Perceptual, PerceptualDistance
+from difftalk_pl.stages.steadiness import Memory
 from difftalk_pl.stages.strict import refuse_without_optimizer
 from difftalk_pl.stages.weights import entry, load_into, plain, read_weights, weights_hash
 
@@ -223,7 +224,7 @@ class AutoencoderPretraining(L.LightningModule):
     def test_step(self, batch: Window, batch_idx: int) -> None:
         """Evaluation reconstructs whole clips by `generate`."""
 
-    def generate(self, window: Window, steps: int | None = None) -> dict[str, Tensor]:
+    def generate(self, window: Window, steps: int | None = None, memory: Memory | None = None) -> dict[str, Tensor]:
         """Reconstructions, (B, 3, H, W) in [-1, 1], for whoever measures or shows them; there is nothing to sample."""
         return {"codec": self.autoencoder(window["image"], quantise=self.quantising).image.clamp(-1, 1)}
 

@@ -13,15 +13,16 @@ from torchmetrics import MeanMetric
 
 from difftalk_pl.data.windows import Window
 from difftalk_pl.errors import UserError
-from difftalk_pl.models.conditioning import Condition
+from difftalk_pl.models.conditioning import Condition, without_sound
 from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.sampling import NoiseSchedule
 from difftalk_pl.stages.contract import DataContract
-from difftalk_pl.stages.generation import Generator, SamplerConfig, composite
+from difftalk_pl.stages.generation import Clock, Generator, SamplerConfig, composite, no_clock
 from difftalk_pl.stages.guard import StepGuard, gradient_norm
 from difftalk_pl.stages.latents import LatentCodec
 from difftalk_pl.stages.optimisation import Optimisation
+from difftalk_pl.stages.steadiness import Memory
 from difftalk_pl.stages.strict import refuse_without_optimizer
 from difftalk_pl.stages.weights import Weights, entry, load_into, plain, read_weights, weights_hash
 
@@ -43,6 +44,8 @@ class DiffusionTraining(L.LightningModule):
         optimisation: AdamW and its rate.
         sampler: how test and the sample images generate; no part of the trained model.
         init_from: weights to start from; a resumed run ignores it.
+        audio_dropout: share of training windows that lose their sound, so that `sampler.guidance` can tell what the
+            sound is for: classifier-free guidance (Ho and Salimans, 2022). Not in the paper.
         seed: of noise and timesteps, which are a function of (seed, rank, step, part of an accumulated step).
         channels_last: memory layout, faster on CPUs.
     """
@@ -58,13 +61,17 @@ class DiffusionTraining(L.LightningModule):
         optimisation: Optimisation = Optimisation(),
         sampler: SamplerConfig = SamplerConfig(),
         init_from: Path | None = None,
+        audio_dropout: float = 0.0,
         seed: int = 0,
         channels_last: bool = True,
     ) -> None:
         super().__init__()
+        if not 0 <= audio_dropout < 1:
+            raise UserError(f"model.audio_dropout is {audio_dropout:g}: expected a share from 0 to below 1")
         self.codec = LatentCodec.load(autoencoder)
         self.difftalk = DiffTalk(difftalk)
         self.schedule, self.optimisation, self.sampler, self.seed = schedule, optimisation, sampler, seed
+        self.audio_dropout = audio_dropout
         self.val_loss = MeanMetric()
         self.guard = StepGuard(REMEDIES)
         self.trained_on: list[str] | None = None  # identities; known from a checkpoint alone
@@ -101,10 +108,17 @@ class DiffusionTraining(L.LightningModule):
         part = batch_idx % self.trainer.accumulate_grad_batches  # parts of one step must not share their noise
         key = np.random.SeedSequence([self.seed, self.global_rank, self.global_step, part])
         generator = torch.Generator(self.device).manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
-        loss = self._noise_error(batch, generator)
+        loss = self._noise_error(self._with_less_sound(batch, generator), generator)
         self.log("train/loss", loss, prog_bar=True)
         self.guard.watch(batch, {"loss": loss})
         return loss
+
+    def _with_less_sound(self, batch: Window, generator: torch.Generator) -> Window:
+        if not self.audio_dropout:
+            return batch
+        audio = batch["audio"]
+        kept = torch.rand(len(audio), generator=generator, device=self.device) >= self.audio_dropout
+        return {**batch, "audio": torch.where(kept[:, None, None, None], audio, without_sound(audio))}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """All parts of the step are there, and the weights are not touched yet.
@@ -143,20 +157,32 @@ class DiffusionTraining(L.LightningModule):
     def test_step(self, batch: Window, batch_idx: int) -> None:
         """Evaluation generates whole clips by `generate`."""
 
-    def generate(self, window: Window, steps: int | None = None) -> dict[str, Tensor]:
+    def generator(self, steps: int | None = None, clock: Clock | None = None) -> Generator:
+        """What draws frames with the weights that are in place.
+
+        Args:
+            steps: of sampling, in place of the configured ones.
+            clock: told what takes time.
+        """
+        sampler = self.sampler if steps is None else replace(self.sampler, steps=steps)
+        return Generator(self.difftalk, self.codec, self.schedule, sampler, self.audio_dropout, clock or no_clock)
+
+    def generate(self, window: Window, steps: int | None = None, memory: Memory | None = None) -> dict[str, Tensor]:
         """Frames drawn by the model and by its controls, (B, 3, H, W) in [-1, 1], for whoever measures or shows them.
 
         Args:
             window: a batch with image, masked, reference, mask, audio, landmarks; with other_audio there is one control
                 more.
             steps: of sampling, in place of the configured ones.
+            memory: of the batches before, where frames need the ones before them.
         """
-        sampler = self.sampler if steps is None else replace(self.sampler, steps=steps)
-        generator = Generator(self.difftalk, self.codec, self.schedule, sampler)
+        generator, memory = self.generator(steps), memory or Memory()
         reconstructed = self.codec.decode(self.codec.encode(window["image"]))
-        rows = {"model": generator(window), "codec": composite(reconstructed, window["image"], window["mask"])}
+        drawn = generator(window, memory.method("model"))
+        rows = {"model": drawn, "codec": composite(reconstructed, window["image"], window["mask"])}
         if "other_audio" in window:
-            rows["shuffled audio"] = generator({**window, "audio": window["other_audio"]})
+            control: Window = {**window, "audio": window["other_audio"]}
+            rows["shuffled audio"] = generator(control, memory.method("shuffled audio"))
         return rows
 
     @property
@@ -173,8 +199,8 @@ class DiffusionTraining(L.LightningModule):
         """(B, 3, H, W) in [-1, 1] -> (B, h, w), which codes its cells become."""
         return self.codec.indices(image)
 
-    def predict_step(self, batch: Window, batch_idx: int) -> Tensor:
-        return Generator(self.difftalk, self.codec, self.schedule, self.sampler)(batch)
+    def predict_step(self, batch: Window, batch_idx: int) -> None:
+        """PredictionVideos generates whole clips by `generator`."""
 
     def weights_hash(self) -> str:
         """Names the weights that are in place."""
@@ -185,6 +211,7 @@ class DiffusionTraining(L.LightningModule):
             "difftalk": plain(self.difftalk.config),
             "schedule": plain(self.schedule),
             "data": plain(self._contract()),
+            "audio_dropout": self.audio_dropout,
         }
         checkpoint["difftalk_pl"] = entry("diffusion", config, codec=self.codec.weights)
         checkpoint["difftalk_pl"]["trained_on"] = self.trainer.datamodule.identities("train")  # type: ignore[attr-defined]
@@ -198,6 +225,7 @@ class DiffusionTraining(L.LightningModule):
             )
         refuse_without_optimizer(checkpoint, self.trainer)
         self.trained_on = content.get("trained_on")
+        self.audio_dropout = self.audio_dropout or content["config"].get("audio_dropout", 0.0)
         codec = Weights("autoencoder", content["codec"]["config"], content["codec"]["state"]).hash
         if codec != self.codec.hash:
             raise UserError(

@@ -12,7 +12,7 @@ from torchmetrics.functional.image import lpips as theirs
 from difftalk_pl import pretrained
 from difftalk_pl.__main__ import main
 from difftalk_pl.callbacks import evaluation
-from difftalk_pl.callbacks.sheets import to_pixels
+from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.errors import UserError
 from difftalk_pl.pretrained import file_hash
 from difftalk_pl.stages import judge

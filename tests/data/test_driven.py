@@ -8,7 +8,8 @@ import pytest
 from difftalk_pl.data.audio import smoothing_windows
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.driven import DrivenClip, back_and_forth
-from difftalk_pl.data.windows import GENERATION, ReferenceRule, Windows
+from difftalk_pl.data.references import ReferenceRule
+from difftalk_pl.data.windows import GENERATION, Windows
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from difftalk_pl.data.audio import smoothing_windows
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.latent_cache import LatentCache
 from difftalk_pl.data.masks import MaskPolicy
+from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.data.sampler import WindowSampler
-from difftalk_pl.data.windows import EVALUATION, FRAME, TRAINING, Draw, ReferenceRule, Windows
+from difftalk_pl.data.windows import EVALUATION, FRAME, TRAINING, Draw, Windows
 from difftalk_pl.errors import UserError
 
 CODEC = "0123abcd"  # of the fixture's latents

@@ -1,0 +1,146 @@
+"""Which frame shows a target's person: one policy for training, evaluation and inference."""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from difftalk_pl.errors import UserError
+
+Source = Literal["each", "random", "widest"]
+SOURCES: tuple[Source, ...] = ("each", "random", "widest")
+PROGRESSIVE = "progressive"
+UPPER_LIP, LOWER_LIP = (61, 62, 63), (67, 66, 65)  # inner contours, facing points
+EYES = (36, 45)  # outer corners
+
+
+@dataclass(frozen=True)
+class ReferencePolicy:
+    """What stands before the colon and after it in `[progressive:]SOURCE`.
+
+    Args:
+        source: each (a frame of its own for every target, as in training), random (one for the whole clip, by seed),
+            widest (the one with the widest open mouth), or the file of a picture.
+        progressive: the first frame takes its reference from the source, every other one the frame that was generated
+            before it. Paper, section 3.3.
+    """
+
+    source: str = "each"
+    progressive: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "ReferencePolicy":
+        """Raises UserError for a name that is neither a source nor a file."""
+        first, colon, rest = text.partition(":")
+        progressive = first == PROGRESSIVE
+        source = (rest or "random") if progressive else text
+        if progressive and colon and not rest:
+            raise UserError(f"reference {text!r}: a source is missing after the colon")
+        if source not in SOURCES and not Path(source).is_file():
+            raise UserError(
+                f"reference {text!r}: expected {', '.join(SOURCES)} or the file of a picture, with or without "
+                f"'{PROGRESSIVE}:' before it"
+            )
+        return cls(source, progressive)
+
+    @property
+    def file(self) -> Path | None:
+        """The picture, where the source is one."""
+        return None if self.source in SOURCES else Path(self.source)
+
+    @property
+    def frames(self) -> Source:
+        """Where frames of the clip are the source: which. A picture needs none, and any will do for its first use."""
+        return "random" if self.file else self.source  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class ReferenceRule:
+    """Which frames may show a target's person: paper, section 3.2, "at least 60 frames away".
+
+    Args:
+        min_gap: frames.
+        lenient: for inference on short videos: a frame without such a partner gets the one furthest away.
+        source: how one is chosen among those that may.
+    """
+
+    min_gap: int = 60
+    lenient: bool = False
+    source: Source = "each"
+
+    def __post_init__(self) -> None:
+        if self.min_gap < (0 if self.lenient else 1):
+            raise UserError(
+                f"min_reference_gap {self.min_gap}: expected 1 or more, a frame must not be its own reference"
+            )
+
+    def targets(self, frames: int) -> int:
+        """How many frames of a clip have a partner far enough away."""
+        if self.lenient:
+            return frames
+        return frames if frames >= 2 * self.min_gap else max(2 * (frames - self.min_gap), 0)
+
+    def target(self, frames: int, number: int) -> int:
+        """The frame that is target `number`: short clips have none in their middle."""
+        edge = frames - self.min_gap
+        if self.lenient:
+            return number
+        return number if frames >= 2 * self.min_gap or number < edge else number - edge + self.min_gap
+
+    def without_partner(self, frames: int, among: int) -> int:
+        """How many of a clip's first `among` frames have no partner far enough away."""
+        return sum(
+            max(frame - self.min_gap + 1, 0) + max(frames - frame - self.min_gap, 0) == 0 for frame in range(among)
+        )
+
+    def draw(self, frame: int, frames: int, random: np.random.Generator) -> int:
+        """Uniformly one of the frames at least `min_gap` away."""
+        before, after = self._allowed(frame, frames)
+        if before + after == 0:
+            return self._furthest(frame, frames)
+        number = int(random.integers(before + after))
+        return number if number < before else frame + self.min_gap + number - before
+
+    def best(self, frame: int, scores: np.ndarray) -> int:
+        """The frame with the highest score at least `min_gap` away: the same one for nearly all frames of a clip."""
+        before, after = self._allowed(frame, len(scores))
+        if before + after == 0:
+            return self._furthest(frame, len(scores))
+        allowed = np.r_[np.arange(before), np.arange(len(scores) - after, len(scores))]
+        return int(allowed[np.argmax(scores[allowed])])
+
+    def scores(self, landmarks: np.ndarray, seed: int, name: str) -> np.ndarray:
+        """(T, 68, 2) -> (T,): the rank of every frame of the clip `name` as its one reference."""
+        if self.source == "widest":
+            return mouth_opening(landmarks)
+        return np.random.default_rng([seed, zlib.crc32(name.encode())]).random(len(landmarks))
+
+    def _allowed(self, frame: int, frames: int) -> tuple[int, int]:
+        """How many of the first and of the last frames are far enough away."""
+        return max(frame - self.min_gap + 1, 0), max(frames - frame - self.min_gap, 0)
+
+    def _furthest(self, frame: int, frames: int) -> int:
+        if not self.lenient:
+            raise ValueError(f"frame {frame} of {frames} has no partner {self.min_gap} frames away")
+        return 0 if frame >= frames / 2 else frames - 1
+
+
+def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
+    """(T, 68, 2) -> (T,): distance of the inner lips over the distance of the eyes."""
+    lips = np.linalg.norm(landmarks[:, list(UPPER_LIP)] - landmarks[:, list(LOWER_LIP)], axis=-1).mean(axis=1)
+    eyes = np.linalg.norm(landmarks[:, EYES[0]] - landmarks[:, EYES[1]], axis=-1)
+    return lips / np.maximum(eyes, 1e-6)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8, turned as its camera says. Raises UserError for a file that is no picture."""
+    from PIL import ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: no readable picture ({error}); give a PNG or JPEG of the person's face") from error
