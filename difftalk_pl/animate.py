@@ -1,140 +1,162 @@
 """The command `animate`: any video of a person and any speech -> a talking video."""
 
-import logging
-import tempfile
-from collections.abc import Iterator
+import inspect
+from argparse import ArgumentError
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-import torch
-from torch.utils.data import DataLoader
-
-from difftalk_pl.data.audio import FPS, RATE, FeatureKind
-from difftalk_pl.data.clips import SAMPLES_PER_FRAME, create_dataset
-from difftalk_pl.data.driven import DrivenClip
-from difftalk_pl.data.features import LEARNED, OPTIONS, SHOWN, SpeechModels, open_features
-from difftalk_pl.data.masks import MaskPolicy
-from difftalk_pl.data.pixels import to_pixels
-from difftalk_pl.data.source import Job, Settings, prepare_silent
-from difftalk_pl.data.video import fit_audio, read_audio, write_video
-from difftalk_pl.data.windows import GENERATION, ReferenceRule, Windows
+from difftalk_pl.data.audio import FPS
+from difftalk_pl.data.paste import Paste
 from difftalk_pl.errors import UserError
-from difftalk_pl.progress import progress_bar
-from difftalk_pl.stages.contract import DataContract
-from difftalk_pl.stages.generation import Generator, SamplerConfig
-from difftalk_pl.stages.latents import LatentCodec, choose_device
-from difftalk_pl.stages.weights import read_weights
+from difftalk_pl.jobs import run_jobs
+from difftalk_pl.pipeline import FaceSettings, TalkingHeadPipeline
+from difftalk_pl.stages.presets import Preset, choose_sampler
+from difftalk_pl.stages.steadiness import Steadiness
 
-log = logging.getLogger(__name__)
-SOUND_RATE = 44100  # of the result; features are made from 16 kHz
+PREVIEWED = 24  # frames
+FOR_ALL = ("checkpoint", "jobs", "preview", "device", "workers", "deepspeech", "speech_model", "speech_layer")
 
 
 def animate(
     checkpoint: Path,
-    video: Path,
-    audio: Path,
-    out: Path,
-    sampler: SamplerConfig = SamplerConfig(),
+    video: Path | None = None,
+    audio: Path | None = None,
+    out: Path | None = None,
+    jobs: Path | None = None,
+    preview: Path | None = None,
+    preset: Preset = "fast",
+    sampler: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    reference: str | None = None,
+    seed: int = 0,
+    steadiness: Steadiness | None = None,
+    fps: float | Literal["source"] = FPS,
+    interpolate: int = 1,
+    interpolator: Path | None = None,
+    face: str = "largest",
+    min_face: float = 32,
+    max_gap: float = 0.5,
+    paste: Paste = Paste(),
+    crf: float = 18,
+    no_watermark: bool = False,
     batch_size: int = 16,
     workers: int = 1,
-    min_face: float = 32,
     device: str = "auto",
     deepspeech: Path | None = None,
     speech_model: str | None = None,
     speech_layer: int | None = None,
 ) -> None:
-    """Make the person of a video say what a sound file says. The result is the face's crop, as long as the sound.
+    """Make the person of a video say what a sound file says: the mouth is drawn anew, all other pixels stay.
 
-    The video runs back and forth where it is shorter than the sound; its own sound is not used.
+    The result has the video's size and the sound's length; a shorter video runs back and forth, and its own sound is
+    not used. Frames without a usable face stay as they are and are counted. At the end it says what took how long.
 
     Args:
         checkpoint: a trained diffusion model: a .ckpt of a run, or a folder made by export.
-        video: a person; one face, or the largest one.
+        video: a person.
         audio: anything with an audio track.
-        out: the mp4 to write: H.264, AAC, 25 frames a second.
-        sampler: how frames are drawn; fewer steps are faster.
+        out: the mp4 to write: H.264 and AAC.
+        jobs: a YAML list of jobs, each with video, audio, out and, where they differ, any option below. A job that
+            fails does not end the others, and the next run makes only what is missing.
+        preview: write a picture of the first frames instead, with square, landmarks and mask drawn on them.
+        preset: fast, or quality (DDIM with 200 steps, as in the paper).
+        sampler: ddim, dpm++, unipc or another scheduler, in place of the preset's.
+        steps: of sampling, in place of the preset's.
+        guidance: above 1 follows the sound more closely, in twice the time; for models trained with audio_dropout.
+        reference: what shows the person: each (another frame of the video for every frame), random (one frame), widest
+            (the one with the widest open mouth), or the file of a picture; `progressive:` before it takes the frame
+            just generated from the second one on, as in the paper.
+        seed: of noise and references.
+        steadiness: what frames share, against a trembling mouth.
+        fps: frames a second of the result, or source for those of the video.
+        interpolate: 2 makes two frames of each, for 50 frames a second.
+        interpolator: a TorchScript model for that, in place of motion compensation.
+        face: largest, left, right, or a number from the left, 1 first.
+        min_face: smallest face to draw, pixels from ear to ear.
+        max_gap: seconds without a face that are bridged; in longer gaps frames stay as they are.
+        paste: how the mouth is blended into the frame.
+        crf: quality of the video, lower is better.
+        no_watermark: leave out the invisible mark that says that the video is generated (the metadata still do). The
+            authors of the method ask for the mark: keep it wherever others may see the video.
         batch_size: frames drawn at once.
         workers: processes that read frames.
-        min_face: smallest face to accept, pixels from ear to ear.
         device: cpu, cuda, or auto.
         deepspeech: the frozen graph of DeepSpeech 0.1.0, for a model that was trained with deepspeech features.
         speech_model: folder or hub name of the network, for a model that was trained with wav2vec2 or hubert.
         speech_layer: which of its layers' output was taken; the last by default.
     """
-    if out.is_dir():
-        raise UserError(f"{out}: is a folder; --out takes the name of an mp4 file")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    where = choose_device(device)
-    weights = read_weights(checkpoint)
-    difftalk, codec, contract = weights.difftalk(), LatentCodec(weights.codec or weights), weights.data
-    models = SpeechModels(deepspeech, speech_model, speech_layer, device=where.type)
-    speech_features = _features(checkpoint, contract, models, difftalk.config.conditioning.audio_channels)
-    generator = Generator(difftalk.to(where), codec.to(where), weights.schedule, sampler)
-    sound = read_audio(audio, RATE)
-    frames = round(len(sound) / SAMPLES_PER_FRAME)
-    if frames == 0:
-        raise UserError(f"{audio}: {len(sound) / RATE:.3f} s of sound, shorter than a frame; nothing to animate")
-    speech = speech_features(fit_audio(sound, frames * SAMPLES_PER_FRAME))
-    with tempfile.TemporaryDirectory(prefix="difftalk_pl_") as folder:
-        clip = _face_clip(video, Path(folder), Settings(size=contract.size, min_face=min_face, min_seconds=0))
-        windows = Windows(
-            [DrivenClip.drive(clip, speech)],
-            GENERATION,
-            mask=MaskPolicy(contract.mask),  # type: ignore[arg-type]
-            features=contract.features,
-            reference=ReferenceRule(lenient=True),
-            seed=sampler.seed,
-            fixed=True,
-            smoothing=difftalk.config.conditioning.smoothing,
-        )
-        loader = DataLoader(windows, batch_size, num_workers=workers)
-        drawn = _draw(loader, generator, where, frames)
-        written = write_video(out, drawn, fps=FPS, audio=read_audio(audio, SOUND_RATE), rate=SOUND_RATE)
-    log.info("%s: %d frames, %.2f s", out, written, written / FPS)
+    given = dict(locals())
+    settings = {name: given[name] for name in inspect.signature(animate).parameters if name not in FOR_ALL}
+    _refuse_incomplete(given)
+    pipeline = TalkingHeadPipeline.from_pretrained(
+        checkpoint, None, device, deepspeech, speech_model, speech_layer
+    )
+    if jobs is None:
+        make(pipeline, workers=workers, preview=preview, **settings)
+        return
+    shared = {name: value for name, value in settings.items() if name not in ("video", "audio", "out")}
+    run_jobs(jobs, partial(make, pipeline, workers=workers), partial(job_options, shared), pipeline.weights.hash)
 
 
-def _features(checkpoint: Path, contract: DataContract, models: SpeechModels, channels: int) -> FeatureKind:
-    """The kind that a model was trained with, made by the same network as then."""
-    kind = contract.features
-    made_with = f"{kind} features" + (f" of {contract.features_model}" if contract.features_model else "")
-    if contract.features_sha256:
-        made_with += f" (sha256 {contract.features_sha256[:SHOWN]}…)"
-    if kind in LEARNED and getattr(models, OPTIONS[kind]) is None:
-        option = OPTIONS[kind].replace("_", "-")
-        raise UserError(f"{checkpoint}: was trained with {made_with}; give what made them by --{option}")
-    features = open_features(kind, models)
-    if (model := getattr(features, "model", None)) is None:
-        if features.channels != channels:
-            raise UserError(
-                f"{checkpoint}: takes features of {channels} channels and says that they are {kind}, which has "
-                f"{features.channels}: import it again with the --features that it was trained with"
-            )
-        return features
-    if not contract.knows(model.sha256) or features.channels != channels:
-        raise UserError(
-            f"{checkpoint}: was trained with {made_with} in {channels} channels; given is {model} "
-            f"with {features.channels}: give the one of the training"
-        )
-    if not contract.features_sha256:
-        log.warning("%s: does not say which model made its %s features; %s is taken on trust", checkpoint, kind, model)
-    return features
+def make(
+    pipeline: TalkingHeadPipeline,
+    *,
+    video: Path,
+    audio: Path,
+    out: Path | None,
+    workers: int = 0,
+    preview: Path | None = None,
+    tags: dict[str, str] | None = None,
+    **given: Any,
+) -> None:
+    """One video, or its preview; `given` as for `animate`."""
+    names = ("steps", "guidance", "reference", "seed", "steadiness")
+    sampler = choose_sampler(given["preset"], name=given["sampler"], **{name: given[name] for name in names})
+    face = FaceSettings(given["face"], given["min_face"], given["max_gap"], given["paste"])
+    first = None if preview is None else PREVIEWED
+    talking = pipeline(video, audio, sampler, given["fps"], face, given["batch_size"], workers, first)
+    if preview is not None:
+        talking.preview(preview)
+        return
+    assert out is not None
+    marked = not given["no_watermark"]
+    talking.save(out, given["interpolate"], given["interpolator"], marked, given["crf"], tags)
 
 
-def _face_clip(video: Path, folder: Path, settings: Settings):
-    """The video as a prepared clip, in a temporary dataset."""
-    create_dataset(folder, settings.size)
-    with progress_bar() as bar:
-        task = bar.add_task("face", total=None)
-        job = Job(video, folder, "input", settings, ())
-        return prepare_silent(job, lambda done, total: bar.update(task, completed=done, total=total))
+def job_options(shared: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
+    """The options of a job, typed and checked as those of the command are; `shared` where it does not say otherwise.
+
+    Raises:
+        UserError: an option that is not there, or a value that it cannot have.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(animate, as_group=False, skip=set(FOR_ALL))
+    own = {str(name).replace("-", "_"): value for name, value in job.items()}
+    if missing := [name for name in ("video", "audio", "out") if own.get(name) is None]:
+        raise UserError(f"{' and '.join(missing)} missing")
+    try:
+        given = vars(parser.instantiate(parser.parse_object(own)))
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    return {**shared, **{name: given[name] for name in own}}
 
 
-def _draw(loader: DataLoader, generator: Generator, device: torch.device, frames: int) -> Iterator[np.ndarray]:
-    """(S, S, 3) uint8, one after the other; memory holds one batch."""
-    with progress_bar() as bar:
-        task = bar.add_task("frames", total=frames)
-        for batch in loader:
-            moved = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
-            pixels = to_pixels(generator(moved))  # type: ignore[arg-type]
-            yield from pixels
-            bar.advance(task, len(pixels))
+def _refuse_incomplete(given: dict[str, Any]) -> None:
+    """Raises UserError for files that are missing or too many."""
+    if given["interpolate"] < 1:
+        raise UserError(f"--interpolate {given['interpolate']}: expected 1 or more")
+    single = [name for name in ("video", "audio", "out") if given[name] is not None]
+    if given["jobs"] is not None:
+        if single or given["preview"] is not None:
+            raise UserError("--jobs names video, audio and out for every job: give it without them and without --preview")
+        return
+    needed = ("video", "audio") if given["preview"] is not None else ("video", "audio", "out")
+    missing = [f"--{name}" for name in needed if given[name] is None]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} missing: give --video, --audio and --out, or --jobs FILE.yaml")
+    if given["out"] is not None and given["out"].is_dir():
+        raise UserError(f"{given['out']}: is a folder; --out takes the name of an mp4 file")

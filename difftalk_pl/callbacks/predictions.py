@@ -1,52 +1,80 @@
-"""What `predict` writes: every test clip as a video with its sound."""
+"""What `predict` writes: every test clip as a video with its sound, drawn and marked as `animate` draws and marks."""
 
+import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
-from torch import Tensor
 
-from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
-from difftalk_pl.data.pixels import to_pixels
+from difftalk_pl import __version__
+from difftalk_pl.data.audio import RATE
+from difftalk_pl.data.tags import TAG
 from difftalk_pl.data.video import write_video
+from difftalk_pl.data.watermark import Watermark
+from difftalk_pl.data.windows import Windows
 from difftalk_pl.errors import UserError
+from difftalk_pl.progress import progress_bar
+from difftalk_pl.stages.drawing import draw
+
+log = logging.getLogger(__name__)
 
 
 class PredictionVideos(L.Callback):
-    """Collects a clip's generated frames and writes RUN/predictions/NAME.mp4 when it is complete."""
+    """Draws the clips of the test side whole, each by one process, and writes RUN/predictions/NAME.mp4. A clip that
+    cannot be read costs itself alone.
 
-    def __init__(self) -> None:
-        self.clip: Clip | None = None
-        self.frames: list[np.ndarray] = []
-        self.numbers: list[int] = []
+    Args:
+        watermark: mark all frames as generated.
+    """
 
-    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.world_size > 1:
-            raise UserError(
-                "predict writes clips frame by frame, so that one process must see them all: use one device"
-            )
-        self.clip, self.frames, self.numbers = None, [], []
-
-    def on_predict_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Tensor, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        clips = {clip.name: clip for clip in trainer.datamodule.windows["test"].clips}  # type: ignore[attr-defined]
-        for name, number, frame in zip(batch["clip"], batch["frame"].tolist(), to_pixels(outputs)):
-            if self.clip is not None and name != self.clip.name:
-                self._write(trainer)
-            self.clip = clips[name]
-            self.frames.append(frame)
-            self.numbers.append(number)
+    def __init__(self, watermark: bool = True) -> None:
+        self.watermark = watermark
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._write(trainer)
+        """Raises UserError where clips failed: how many, after all have had their turn."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        windows: Windows = data.windows["test"]
+        own, failed = data.own_clips(windows), 0
+        for number in own:
+            name = windows.clips[number].name
+            try:
+                self._write(trainer, pl_module, windows, number)
+            except (UserError, OSError) as error:
+                failed += 1
+                log.error("%s: not written: %s", name, error)
+        if failed:
+            raise UserError(f"{failed} of {len(own)} clips could not be drawn, see above")
 
-    def _write(self, trainer: L.Trainer) -> None:
-        if self.clip is None:
-            return
-        samples = self.clip.audio().reshape(-1, SAMPLES_PER_FRAME)[self.numbers].reshape(-1)
+    def _write(self, trainer: L.Trainer, pl_module: Any, windows: Windows, number: int) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        clip, places = windows.clips[number], windows.places(number)
+        samples = clip.audio(0, len(places))
+        squares = draw(
+            pl_module.generator(),
+            windows,
+            places,
+            pl_module.device,
+            data.loading.eval_batch_size,
+            data.loading.workers,
+            trainer.precision_plugin.forward_context,
+        )
         folder = Path(trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
-        write_video(folder / f"{self.clip.name}.mp4", self.frames, audio=samples)
-        self.clip, self.frames, self.numbers = None, [], []
+        model = pl_module.weights_hash()
+        about = {"generated": True, "by": f"difftalk_pl {__version__}", "model": model, "watermark": self.watermark}
+        with progress_bar(transient=True) as bar:
+            task = bar.add_task(clip.name, total=len(places))
+            frames = (square.generated for square in squares)
+            shown = _told(frames, lambda: bar.advance(task))
+            mark = Watermark(model)
+            marked = (mark.mark(frame) for frame in shown) if self.watermark else shown
+            write_video(folder / f"{clip.name}.mp4", marked, audio=samples, rate=RATE, tags={TAG: json.dumps(about)})
+
+
+def _told(frames: Iterator[np.ndarray], advance: Any) -> Iterator[np.ndarray]:
+    for frame in frames:
+        yield frame
+        advance()

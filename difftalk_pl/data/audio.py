@@ -3,6 +3,8 @@
 A new kind is a class with `name`, `channels` and `__call__`, registered in `FEATURES`.
 """
 
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +13,9 @@ FPS = 25
 RATE = 16000
 STEPS_PER_FRAME = 2  # features come every 20 ms, frames every 40 ms
 WINDOW = 16  # steps around a frame, 0.32 s
+STEP = RATE // FPS // STEPS_PER_FRAME  # samples
+HALF_WINDOW = 200  # samples, 12.5 ms
+PART = 10 * RATE  # samples whose coefficients are computed at a time
 AROUND = (4, 3)  # smoothing sees frames i-4 … i+3: slot 4 is the frame itself
 
 
@@ -38,17 +43,35 @@ class MFCC:
     channels = 26
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        from python_speech_features import mfcc
-
         steps = len(samples) * FPS // RATE * STEPS_PER_FRAME
         if steps == 0:
             return np.zeros((0, self.channels), np.float32)
-        dither = np.random.default_rng(0).standard_normal(len(samples))
-        half_window = 200  # 12.5 ms: the window of a step is centred on the step's time
-        signal = np.pad(samples + dither, half_window, mode="reflect")
-        coefficients = mfcc(signal, RATE, numcep=self.channels)[::2][:steps]
+        coefficients = np.concatenate(list(_coefficients(_dithered(samples), self.channels)))[:steps]
         spread = np.maximum(coefficients.std(axis=0), 1.0)
         return ((coefficients - coefficients.mean(axis=0)) / spread).astype(np.float32)
+
+
+def _dithered(samples: np.ndarray) -> Iterator[np.ndarray]:
+    """The sound in parts, (n,) float64, dithered and mirrored at both ends by half a window, so that the window of a
+    step is centred on its time."""
+    rng = np.random.default_rng(0)
+    starts = range(0, len(samples) - HALF_WINDOW, PART)  # none so close to the end that it could not be mirrored
+    for start, end in zip_longest(starts, starts[1:], fillvalue=len(samples)):
+        part = samples[start:end] + rng.standard_normal(end - start)
+        around = HALF_WINDOW * (start == 0), HALF_WINDOW * (end == len(samples))
+        yield np.pad(part, around, mode="reflect")
+
+
+def _coefficients(parts: Iterable[np.ndarray], channels: int) -> Iterator[np.ndarray]:
+    """The library's coefficients of every 20 ms, (steps, C) float64, as of the whole sound."""
+    from python_speech_features import mfcc
+
+    rest, known = np.zeros(0), 0
+    for part in parts:
+        rest = np.concatenate([rest, part])
+        steps = (len(rest) - 2 * HALF_WINDOW) // STEP + 1
+        yield mfcc(rest[: (steps - 1) * STEP + 2 * HALF_WINDOW], RATE, winstep=STEP / RATE, numcep=channels)[known:]
+        rest, known = rest[(steps - 1) * STEP :], 1  # the last step comes again: pre-emphasis looks a sample back
 
 
 FEATURES: dict[str, type[FeatureKind]] = {"mfcc": MFCC}

@@ -1,6 +1,6 @@
 """Clips drawn frame by frame: what animate pastes into videos and predict writes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ def draw(
     device: torch.device,
     batch_size: int = 16,
     workers: int = 0,
-    context: AbstractContextManager | None = None,
+    context: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Iterator[Square]:
     """The windows with these numbers, of one clip and in their order; memory holds a batch.
 
@@ -45,7 +45,7 @@ def draw(
     memory = Memory()
     for batch in _timed(generator, loader):
         moved = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
-        with context or nullcontext():
+        with context():
             drawn = generator(moved, memory)  # type: ignore[arg-type]
         if not drawn.isfinite().all():
             raise UserError(f"the model gives numbers that are not finite, from frame {int(batch['frame'][0])}")

@@ -1,0 +1,204 @@
+"""What samplers and ways to keep still do to a model's frames: one line of JSON for every setting and seed.
+
+    python benchmarks/sampling.py --weights WEIGHTS --data ROOT --clips NAME... --syncnet JUDGE --out lines.jsonl
+    python benchmarks/sampling.py --table lines.jsonl [--curve curve.png]
+
+Lines that are there are not measured again, so that it can be stopped.
+"""
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from difftalk_pl.callbacks.judging import Judging
+from difftalk_pl.data.clips import open_clips
+from difftalk_pl.data.masks import MaskPolicy
+from difftalk_pl.data.references import ReferenceRule
+from difftalk_pl.data.windows import GENERATION, Windows
+from difftalk_pl.stages.generation import Generator, SamplerConfig
+from difftalk_pl.stages.judge import GROUND_TRUTH, Judge, Measuring
+from difftalk_pl.stages.latents import LatentCodec
+from difftalk_pl.stages.steadiness import Steadiness
+from difftalk_pl.stages.weights import Weights
+
+SHOWN = ("mouth_psnr", "sync_confidence", "sync_distance", "opening_correlation", "lmd", "jitter_landmarks",
+         "jitter_pixels", "silent_motion")  # fmt: skip
+BASE = SamplerConfig(name="dpm++", steps=12, reference="each")
+
+
+def sweep() -> dict[str, SamplerConfig]:
+    """Samplers and steps; `quality` first."""
+    pairs = [("ddim", 200), ("ddim", 50), ("ddim", 20), ("ddim", 10)]
+    pairs += [(name, steps) for name in ("dpm++", "unipc") for steps in (20, 12, 8, 6, 4, 2)]
+    return {f"{name} {steps}": SamplerConfig(name=name, steps=steps) for name, steps in pairs}
+
+
+def steady() -> dict[str, SamplerConfig]:
+    """One thing changed at a time, and what looked best together."""
+    noise = {kind: replace(BASE, steadiness=Steadiness(noise=kind)) for kind in ("independent", "correlated")}
+    start = {
+        f"from the frame before, {share:g} of the steps": replace(BASE, steadiness=Steadiness(start=share))
+        for share in (0.75, 0.5, 0.25)
+    }
+    filtered = {f"filter {share:g}": replace(BASE, steadiness=Steadiness(filter=share)) for share in (0.2, 0.4)}
+    references = ("random", "widest", "progressive:random", "progressive:widest")
+    one = {f"reference {name}": replace(BASE, reference=name) for name in references}
+    together = {
+        "random, filter 0.2": replace(BASE, reference="random", steadiness=Steadiness(filter=0.2)),
+        "widest, filter 0.2": replace(BASE, reference="widest", steadiness=Steadiness(filter=0.2)),
+    }
+    return {
+        "shared noise, reference each": BASE,
+        **{f"{kind} noise": config for kind, config in noise.items()},
+        **start,
+        **filtered,
+        **one,
+        **together,
+    }
+
+
+def guided() -> dict[str, SamplerConfig]:
+    """For a model that was trained with audio_dropout."""
+    return {f"guidance {w:g}": replace(BASE, guidance=w) for w in (1.0, 1.25, 1.5, 2.0, 3.0)}
+
+
+SETS = {"sweep": sweep, "steady": steady, "guided": guided}
+
+
+class Drawn:
+    """As little of a stage as is judged: one method, no controls."""
+
+    methods = ("model",)
+    device = torch.device("cpu")
+
+    def __init__(self, weights: Weights, codec: LatentCodec, sampler: SamplerConfig) -> None:
+        dropout = weights.config.get("audio_dropout", 0.0)
+        self.generator = Generator(weights.difftalk(), codec, weights.schedule, sampler, dropout)
+
+    def generate(self, window, steps=None, memory=None):
+        return {"model": self.generator(window, memory)}
+
+    def code_indices(self, image):
+        return torch.zeros(len(image), 1, 1)
+
+
+def measure(arguments: argparse.Namespace, weights: Weights, codec: LatentCodec, judge: Judge, config: SamplerConfig):
+    """Means over the clips, of the model and of the true frames, and seconds a frame."""
+    clips = [clip for clip in open_clips(arguments.data) if clip.name in arguments.clips]
+    windows = Windows(
+        clips,
+        GENERATION,
+        mask=MaskPolicy(weights.data.mask),
+        features=weights.data.features,
+        reference=ReferenceRule(lenient=True, source=config.policy.frames),
+        seed=config.seed,
+        fixed=True,
+        frames_per_clip=arguments.frames,
+        smoothing=tuple(weights.difftalk().config.conditioning.smoothing),
+    )
+    drawn = Drawn(weights, codec, config)
+    judging = Judging(judge, drawn, windows, lambda windows, places: DataLoader(windows, 16, sampler=places))
+    start = time.perf_counter()
+    judging.clips(range(len(clips)), together=len(clips) if config.sequential else 1)
+    seconds = time.perf_counter() - start
+    verdict = judging.finish()
+    if verdict.reasons:
+        raise SystemExit(str(verdict.reasons))
+    means = {}
+    for method in (GROUND_TRUTH, "model"):
+        scores = [score.values for score in verdict.scores[method].values()]
+        means[method] = {name: float(np.nanmean([one.get(name, np.nan) for one in scores])) for name in SHOWN}
+    return means, seconds / sum(verdict.frames.values())
+
+
+def run(arguments: argparse.Namespace) -> None:
+    weights = Weights.from_pretrained(arguments.weights)
+    codec = LatentCodec(weights.codec or weights)
+    judge = Judge(Measuring(None, None, arguments.syncnet, arguments.crop, True), torch.device("cpu"), speaks=True)
+    lines = read(arguments.out) if arguments.out.exists() else []
+    known = {(line["set"], line["setting"], line["seed"]) for line in lines}
+    for seed in arguments.seeds:
+        for name in arguments.sets:
+            for setting, config in SETS[name]().items():
+                if (name, setting, seed) in known:
+                    continue
+                config = replace(config, seed=seed)
+                means, seconds = measure(arguments, weights, codec, judge, config)
+                line = {"set": name, "setting": setting, "seed": seed, "config": asdict(config), "scores": means}
+                line |= {"seconds_per_frame": seconds, "clips": arguments.clips, "frames": arguments.frames}
+                with arguments.out.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def table(path: Path) -> str:
+    """Means over seeds, and how far seeds are apart (deviation)."""
+    found: dict[tuple[str, str], list[dict]] = defaultdict(list)
+    for line in read(path):
+        found[line["set"], line["setting"]].append(line)
+    rows = [["set", "setting", "seeds", *SHOWN, "s/frame"]]
+    for (name, setting), lines in found.items():
+        values = [np.array([line["scores"]["model"][measure] for line in lines], float) for measure in SHOWN]
+        cells = [f"{one.mean():.3f} ± {one.std(ddof=1) if len(one) > 1 else 0:.3f}" for one in values]
+        seconds = np.mean([line["seconds_per_frame"] for line in lines])
+        rows.append([name, setting, str(len(lines)), *cells, f"{seconds:.3f}"])
+    truth = read(path)[0]["scores"][GROUND_TRUTH]
+    rows.append(["", GROUND_TRUTH, "", *(f"{truth[measure]:.3f}" for measure in SHOWN), ""])
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def curve(path: Path, picture: Path) -> None:
+    """Mouth PSNR and sync confidence over steps, one line a sampler, bars for the deviation over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
+    found: dict[str, dict[int, list[dict]]] = defaultdict(lambda: defaultdict(list))
+    for line in read(path):
+        if line["set"] == "sweep":
+            found[line["config"]["name"]][line["config"]["steps"]].append(line["scores"]["model"])
+    for axis, measure in zip(axes, ("mouth_psnr", "sync_confidence")):
+        for name, by_steps in found.items():
+            steps = sorted(by_steps)
+            values = [np.array([one[measure] for one in by_steps[each]], float) for each in steps]
+            spread = [one.std(ddof=1) if len(one) > 1 else 0 for one in values]
+            axis.errorbar(steps, [one.mean() for one in values], spread, label=name, marker="o", capsize=3)
+        axis.set(xscale="log", xlabel="steps", ylabel=measure)
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(picture, dpi=120)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--clips", nargs="+")
+    parser.add_argument("--frames", type=int, default=75)
+    parser.add_argument("--syncnet", type=Path)
+    parser.add_argument("--crop", default="whole_frame")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=["sweep", "steady"])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--curve", type=Path)
+    given = parser.parse_args()
+    if given.table is None:
+        run(given)
+    else:
+        print(table(given.table))
+        if given.curve is not None:
+            curve(given.table, given.curve)

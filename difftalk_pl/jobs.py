@@ -1,0 +1,81 @@
+"""Many videos in one go: a list of jobs, each done once, none of which ends the others."""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from difftalk_pl.data.features import sha256
+from difftalk_pl.data.tags import JOB, read_tags
+from difftalk_pl.errors import UserError
+
+log = logging.getLogger(__name__)
+FILES = ("video", "audio", "out")
+
+
+def run_jobs(
+    path: Path, make: Callable[..., None], options_of: Callable[[dict[str, Any]], dict[str, Any]], model: str
+) -> None:
+    """Do what is not done yet, in the file's order.
+
+    Args:
+        path: a YAML list; relative names in it count from where the command runs.
+        make: does a job, called with its options and the `tags` of the file to write.
+        options_of: a job's options, typed, from what the file says.
+        model: names the weights.
+
+    Raises:
+        UserError: the file is no such list, or jobs failed: how many, after all have had their turn.
+    """
+    jobs, failed = read_jobs(path), 0
+    writers = Counter(str(job.get("out")) for job in jobs if isinstance(job, dict))
+    for number, job in enumerate(jobs, 1):
+        title = f"job {number} of {len(jobs)}"
+        try:
+            if not isinstance(job, dict):
+                raise UserError(f"{job!r}: expected video, audio, out and options by name")
+            if writers[str(job.get("out"))] > 1:
+                raise UserError(f"{job.get('out')}: several jobs write it")
+            options = options_of(job)
+            done = _do(make, options, model)
+            log.info("%s: %s %s", title, options["out"], "made" if done else "is there already")
+        except (UserError, OSError) as error:
+            failed += 1
+            log.error("%s failed: %s", title, error)
+    if failed:
+        raise UserError(f"{path}: {failed} of {len(jobs)} jobs failed, see above; the same command tries them again")
+
+
+def read_jobs(path: Path) -> list[Any]:
+    """Raises UserError where the file is no list in YAML."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no readable YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, list) or not content:
+        raise UserError(f"{path}: expected a list of jobs, each with video, audio and out")
+    return content
+
+
+def _do(make: Callable[..., None], options: dict[str, Any], model: str) -> bool:
+    """Whether there was anything to do."""
+    key, out = _key(options, model), options["out"]
+    if out.exists():
+        if read_tags(out).get(JOB) == key:
+            return False
+        raise UserError(f"{out}: is there already, and is not what this job makes; remove it or give another out")
+    make(tags={JOB: key}, **options)
+    return True
+
+
+def _key(options: dict[str, Any], model: str) -> str:
+    """Names what a file is made of: both inputs, the options and the weights."""
+    rest = {name: asdict(v) if is_dataclass(v) else str(v) for name, v in options.items() if name not in FILES}  # type: ignore[arg-type]
+    content = {"model": model, "options": rest, "inputs": [sha256(options["video"]), sha256(options["audio"])]}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

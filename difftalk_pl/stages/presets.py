@@ -1,0 +1,17 @@
+"""Samplers by what they are for. docs/sampling.md has the sweep that they come from, and its command."""
+
+from dataclasses import replace
+from typing import Literal
+
+from difftalk_pl.stages.generation import SamplerConfig
+
+Preset = Literal["fast", "quality"]
+PRESETS: dict[str, SamplerConfig] = {
+    "quality": SamplerConfig(name="ddim", steps=200),  # as the paper samples
+    "fast": SamplerConfig(name="dpm++", steps=12),
+}
+
+
+def choose_sampler(preset: Preset = "fast", **changes: object) -> SamplerConfig:
+    """A preset, changed where something else is given; None leaves it as it is."""
+    return replace(PRESETS[preset], **{key: value for key, value in changes.items() if value is not None})  # type: ignore[arg-type]

@@ -1,0 +1,149 @@
+"""A video that is drawn while it is written: frames of the source with the generated mouth in them."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from difftalk_pl import __version__
+from difftalk_pl.data.interpolation import interpolate
+from difftalk_pl.data.paste import Paste
+from difftalk_pl.data.sound import SoundReader
+from difftalk_pl.data.source_video import SourceVideo
+from difftalk_pl.data.tags import TAG
+from difftalk_pl.data.video import write_video
+from difftalk_pl.data.watermark import Watermark
+from difftalk_pl.preview import preview_sheet
+from difftalk_pl.progress import progress_bar
+from difftalk_pl.stages.drawing import Square
+from difftalk_pl.timing import StageClock
+
+log = logging.getLogger(__name__)
+SOUND_RATE = 44100  # of the result; features are made from 16 kHz
+
+
+@dataclass
+class TalkingVideo:
+    """What `TalkingHeadPipeline` returns. Nothing is drawn before frames are asked for.
+
+    source: the video; order: (N,) which of its frames each frame shows; fps: of the result.
+    boxes, points: (T, 3) and (T, 68, 2), square and landmarks of every frame of the source, pixels.
+    drawn: frames whose mouth is generated; passed: how many frames of the source are not, by the reason.
+    squares: draws those squares, in their order.
+    model: hash of the weights; settings: how it is made.
+    clock: seconds by stage so far.
+    """
+
+    source: SourceVideo
+    audio: Path
+    order: np.ndarray
+    fps: float
+    boxes: np.ndarray
+    points: np.ndarray
+    drawn: list[int]
+    passed: dict[str, int]
+    squares: Callable[[], Iterator[Square]]
+    paste: Paste
+    model: str
+    settings: dict[str, Any]
+    clock: StageClock
+    folder: tempfile.TemporaryDirectory
+
+    def __len__(self) -> int:
+        """Frames, before any interpolation."""
+        return len(self.order)
+
+    def pasted(self) -> Iterator[tuple[np.ndarray, np.ndarray, Square | None]]:
+        """Every frame of the result, (H, W, 3) uint8, the source's own, and the square that was pasted, if any."""
+        squares, drawn = iter(self.squares()), np.zeros(len(self), bool)
+        drawn[self.drawn] = True
+        for number, frame in enumerate(self.clock.each("read", self.source.ordered(self.order.tolist()))):
+            if not drawn[number]:
+                yield frame, frame, None
+                continue
+            square = next(squares)
+            with self.clock("blend"):
+                box = self.boxes[self.order[number]]
+                result = self.paste(frame, square.generated, square.true, square.mask, box)
+            yield result, frame, square
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """(H, W, 3) uint8, one after the other; every pixel outside of the blend is that of the decoded source."""
+        for result, _, _ in self.pasted():
+            yield result
+
+    def save(
+        self,
+        path: str | Path,
+        interpolation: int = 1,
+        interpolator: Path | None = None,
+        watermark: bool = True,
+        crf: float = 18,
+        tags: dict[str, str] | None = None,
+    ) -> int:
+        """Draw and write it: H.264 and AAC, with the sound, whole or not at all. Memory does not grow with its length.
+
+        Args:
+            interpolation: frames for every drawn one, by motion compensation.
+            interpolator: a TorchScript model that interpolates in its place.
+            watermark: mark all frames as generated; docs/watermark.md.
+            crf: x264's quality, lower is better.
+            tags: more metadata.
+
+        Returns:
+            the number of frames written
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames: Iterator[np.ndarray] = self._shown()
+        if interpolation > 1:
+            frames = self.clock.each("interpolate", interpolate(frames, interpolation, self.fps, interpolator))
+        if watermark:
+            mark = Watermark(self.model)
+            frames = (self._marked(mark, frame) for frame in frames)
+        about = self._tags(watermark, interpolation) | (tags or {})
+        with closing(SoundReader(self.audio, SOUND_RATE)) as sound, self.clock("write"):
+            rate = self.fps * interpolation
+            count = write_video(path, frames, fps=rate, audio=sound, rate=SOUND_RATE, crf=crf, tags=about)
+        self._report(path, count)
+        return count
+
+    def preview(self, path: str | Path, columns: int = 8) -> Path:
+        """Draw all frames, of which there should be few, and write a sheet of some of them."""
+        return preview_sheet(self, Path(path), columns)
+
+    def _marked(self, mark: Watermark, frame: np.ndarray) -> np.ndarray:
+        with self.clock("mark"):
+            return mark.mark(frame)
+
+    def _shown(self) -> Iterator[np.ndarray]:
+        """With a progress bar."""
+        with progress_bar(transient=True) as bar:
+            task = bar.add_task("frames", total=len(self))
+            for frame in self.frames():
+                yield frame
+                bar.advance(task)
+
+    def _tags(self, watermark: bool, interpolation: int) -> dict[str, str]:
+        about = {
+            "generated": True,
+            "by": f"difftalk_pl {__version__}",
+            "model": self.model,
+            "watermark": watermark,
+            "interpolation": interpolation,
+            "settings": {name: asdict(one) if is_dataclass(one) else one for name, one in self.settings.items()},
+        }
+        return {TAG: json.dumps(about), "comment": "The mouth in this video is generated by difftalk_pl."}
+
+    def _report(self, path: Path, count: int) -> None:
+        for reason, frames in self.passed.items():
+            log.warning("%s: %s in %d of its frames, which stay as they are", self.source.path, reason, frames)
+        seconds = len(self) / self.fps
+        spent = ", ".join(f"{stage} {spent / seconds:.2f}" for stage, spent in self.clock.seconds.items())
+        log.info("%s: %d frames, %.2f s; seconds for a second of it: %s", path, count, seconds, spent)
