@@ -20,6 +20,7 @@ OURS = {
     "add-features": ("difftalk_pl.data.add_features", "compute another kind of speech features for a prepared dataset"),
     "cache-latents": ("difftalk_pl.stages.latents", "encode a dataset once with a trained autoencoder"),
     "animate": ("difftalk_pl.animate", "make a talking video from any video of a person and any speech"),
+    "watermark": ("difftalk_pl.watermark", "say whether videos carry the invisible mark of generated ones"),
     "export": ("difftalk_pl.stages.weights", "turn a checkpoint into a folder of config.json and model.safetensors"),
     "import-checkpoint": ("difftalk_pl.stages.importing", "turn a published checkpoint, or one of ours, into a folder"),
     "fetch-weights": (
@@ -36,7 +37,8 @@ EXAMPLES = {
     "prepare": "prepare videos/ person.mp4 --out data/people --size 256 --workers 4",
     "add-features": "add-features --data data/people --features deepspeech --deepspeech models/output_graph.pb",
     "cache-latents": "cache-latents --data data/people --autoencoder runs/vq/checkpoints/last.ckpt",
-    "animate": "animate --checkpoint models/talk --video person.mp4 --audio speech.wav --out talking.mp4",
+    "animate": "animate --checkpoint models/talk --video person.mp4 --audio speech.wav --out talking.mp4 --fps source",
+    "watermark": "watermark talking.mp4",
     "export": "export --checkpoint runs/talk/checkpoints/last.ckpt --out models/talk",
     "import-checkpoint": "import-checkpoint model.ckpt --out models/vq_f4",
     "fetch-weights": "fetch-weights alex vgg",
@@ -48,7 +50,7 @@ EXAMPLES = {
 POSITIONAL = {  # arguments that are given without their names; a list takes one or more
     "sources": "videos, or folders of videos",
     "runs": "run folders; for table also files like results.json",
-    "videos": "videos to score, or folders of videos",
+    "videos": "videos, or folders of videos",
     "networks": "alex, vgg, squeeze",
     "file": "a checkpoint, or a folder made by export",
 }

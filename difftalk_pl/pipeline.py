@@ -69,8 +69,9 @@ class TalkingHeadPipeline:
     """
 
     def __init__(self, weights: Weights, device: str = "auto", models: SpeechModels = SpeechModels()) -> None:
-        self.weights, self.device, self.contract = weights, choose_device(device), weights.data
+        self.weights, self.device = weights, choose_device(device)
         self.difftalk = weights.difftalk().to(self.device)
+        self.contract = weights.data
         self.codec = LatentCodec(weights.codec or weights).to(self.device)
         channels = self.difftalk.config.conditioning.audio_channels
         self.features: FeatureKind = speech_of_training(weights.path, self.contract, models, channels)

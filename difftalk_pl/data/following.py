@@ -15,7 +15,7 @@ from difftalk_pl.errors import UserError
 
 CALM = 0.4  # s, deviation of the smoothing of the square's place and size
 STEADY = 0.7  # frames at 25 fps, deviation of the smoothing of landmarks, as prepare smooths them
-CUT = 0.5  # face sizes that a face moves from one frame to the next at a cut
+CUT = 0.5  # face sizes: one that moves further from one frame in which it is seen to the next was cut
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def follow(
     missing = np.isnan(landmarks).any(axis=(1, 2))
     if missing.all():
         raise UserError("no face found")
-    points = _filled(landmarks, missing)
-    parts = _parts(points, missing)
-    points = np.concatenate([smooth(points[part], STEADY * fps / FPS) for part in parts])
-    usable, reasons = _usable(points, _long_gaps(missing, round(max_gap * fps)), width, height, min_face)
+    parts = _parts(landmarks, missing)
+    filled = [_filled(landmarks[part], missing[part]) for part in parts]
+    points = np.concatenate([smooth(part, STEADY * fps / FPS) for part in filled])
+    usable, reasons = _usable(points, _faceless(missing, parts, round(max_gap * fps)), width, height, min_face)
     if not usable.any():
         raise UserError(f"no usable face: {', '.join(f'{reason} in {n} frames' for reason, n in reasons.items())}")
     boxes = np.concatenate([_squares(points[part], width, height, CALM * fps) for part in parts])
@@ -96,23 +96,24 @@ def _filled(landmarks: np.ndarray, missing: np.ndarray) -> np.ndarray:
     return filled.reshape(landmarks.shape)
 
 
-def _parts(points: np.ndarray, missing: np.ndarray) -> list[slice]:
-    """Stretches between cuts, over which motion may be smoothed."""
-    centre, size = _centre_and_size(points)
+def _parts(landmarks: np.ndarray, missing: np.ndarray) -> list[slice]:
+    """Stretches between cuts, over which motion may be smoothed; a gap with a cut in it ends the stretch before."""
+    known = np.flatnonzero(~missing)
+    centre, size = _centre_and_size(landmarks[known])
     step = np.linalg.norm(np.diff(centre, axis=0), axis=1) / np.minimum(size[1:], size[:-1])
     resized = np.abs(np.diff(np.log(size))) > CUT
-    cuts = np.flatnonzero((step > CUT) | resized) + 1
-    edges = [0, *cuts.tolist(), len(points)]
+    edges = [0, *known[1:][(step > CUT) | resized].tolist(), len(landmarks)]
     return [slice(start, stop) for start, stop in zip(edges, edges[1:])]
 
 
-def _long_gaps(missing: np.ndarray, max_gap: int) -> np.ndarray:
-    """(T,) bool: in a gap of more than `max_gap` frames."""
+def _faceless(missing: np.ndarray, parts: list[slice], max_gap: int) -> np.ndarray:
+    """(T,) bool: in a gap of more than `max_gap` frames, or in one after which the face is elsewhere."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], missing, [False]]).astype(np.int8)))
-    long = np.zeros(len(missing), bool)
-    for start, stop in edges.reshape(-1, 2):
-        long[start:stop] = stop - start > max_gap
-    return long
+    cuts = {part.start for part in parts[1:]}
+    faceless = np.zeros(len(missing), bool)
+    for start, stop in edges.reshape(-1, 2).tolist():
+        faceless[start:stop] = stop - start > max_gap or stop in cuts
+    return faceless
 
 
 def _usable(

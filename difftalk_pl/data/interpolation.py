@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from itertools import pairwise, repeat
+from itertools import repeat
 from pathlib import Path
 
 import av
@@ -15,6 +15,7 @@ FILTER = "minterpolate"
 BLOCK, SMALLEST = 16, 32  # px; the filter moves whole blocks, and takes no frame smaller than two of them
 CUT = 10.0  # % of the scale by which a picture has to change at once; the filter's own threshold
 ALIGNED = 64  # px; a learned network halves its pictures several times
+YUV444 = av.VideoFormat("yuv444p")
 GREEN_FIRST, AS_RGB = [1, 2, 0], [2, 0, 1]
 Between = Callable[[np.ndarray, np.ndarray, float], np.ndarray]  # (H, W, 3) uint8 twice and the moment, 0 to 1
 
@@ -89,9 +90,7 @@ class MotionFilter:
         (_, below), (_, right), _ = self.padding
         self.graph = av.filter.Graph()
         self.graph.threads = 1  # the filter has no threads, and others only hold frames
-        source = self.graph.add_buffer(
-            width=width + right, height=height + below, format="yuv444p", time_base=1 / fps
-        )
+        source = self.graph.add_buffer(width=width + right, height=height + below, format=YUV444, time_base=1 / fps)
         options = f"fps={fps * factor}:mi_mode=mci:scd=fdiff:scd_threshold={CUT}"
         filter_, sink = self.graph.add(FILTER, options), self.graph.add("buffersink")
         source.link_to(filter_)
@@ -124,15 +123,17 @@ class MotionFilter:
 
 def _drawn(frames: Iterable[np.ndarray], factor: int, between: Between) -> Iterator[np.ndarray]:
     """Every pair of neighbours by itself, cuts as the filter takes them."""
-    last, change = None, 0.0
-    for a, b in pairwise(frames):
-        before, change, last = change, _change(a, b), b
-        cut = min(change, abs(change - before)) >= CUT
-        yield a
-        for part in range(1, factor):
-            t = part / factor
-            yield (b if t > 0.5 else a) if cut else between(a, b, t)
-    yield from repeat(last, factor) if last is not None else ()
+    a, change = None, 0.0
+    for b in frames:
+        if a is not None:
+            before, change = change, _change(a, b)
+            cut = min(change, abs(change - before)) >= CUT
+            yield a
+            for t in (part / factor for part in range(1, factor)):
+                yield (b if t > 0.5 else a) if cut else between(a, b, t)
+        a = b
+    if a is not None:
+        yield from repeat(a, factor)
 
 
 def _change(a: np.ndarray, b: np.ndarray) -> float:

@@ -27,7 +27,7 @@ DIGITS = 2 * BYTES  # of the model's hash, hexadecimal
 SAMPLES = 256  # means of luma along each side, from which texture and cells are made
 
 COARSE, FINE = 64, 128  # cells along each side
-RMS = {COARSE: 1.6, FINE: 0.9}  # most of the change in grey levels, before rounding: about 44 and 49 dB
+RMS = {COARSE: 1.5, FINE: 0.9}  # most of the change, grey levels before rounding: about 45 and 49 dB
 SMALL = 480  # pixels of the shorter side below which frames get the coarse grid
 SOFT = 2.0  # grey levels: high-passed cells beyond count ever less
 AGREEMENT = 0.4  # mean soft sign that a byte is raised to, if tolerance allows

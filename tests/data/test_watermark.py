@@ -1,7 +1,7 @@
 """The invisible mark: what it costs, what it survives, and that frames without it never seem to have it."""
 
 import hashlib
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
 from difftalk_pl.data.video import read_frames, write_video
-from difftalk_pl.data.watermark import FALSE_ALARM, Watermark, _pattern, read_mark
+from difftalk_pl.data.watermark import FALSE_ALARM, FINE, Watermark, _pattern, _samples, _tolerance, read_mark
 from difftalk_pl.errors import UserError
 
 MODEL = "a5c31f0099ab"
@@ -83,24 +83,34 @@ def test_small_frames_stay_above_43_db():
     assert min(peak_signal_noise_ratio(frame, mark.mark(frame)) for frame in footage(256, 256, 10)) > 43
 
 
-def test_black_and_white_do_not_wrap_around():
-    frame = np.zeros((128, 128, 3), np.uint8)
-    frame[:, 64:] = 255
-    mark = Watermark(MODEL).mark(frame)
-    assert np.abs(mark.astype(int) - frame).max() <= 2
+def test_channels_at_their_ends_do_not_wrap_around():
+    frame = np.broadcast_to(np.array([255, 110, 0], np.uint8), (128, 128, 3)).copy()
+    change = Watermark(MODEL).mark(frame).astype(int) - frame
+    assert np.abs(change).max() <= 2 and change[..., 1].any()
 
 
-def test_flat_areas_change_less_than_texture():
+def test_texture_tolerates_more_than_flat_areas_and_black_and_white_least():
     frame = np.full((512, 512, 3), 128, np.uint8)
-    frame[:, 256:] = np.random.default_rng(0).integers(98, 158, (512, 256, 1))
-    change = np.abs(Watermark(MODEL).mark(frame).astype(float) - frame)
-    assert change[:, 16:240].max() <= 1.5 < np.percentile(change[:, 272:], 99)
+    frame[:128], frame[128:256] = 0, 255
+    frame[256:384] = np.random.default_rng(0).integers(98, 158, (128, 512, 1))
+    black, white, texture, flat = np.split(_tolerance(_samples(frame), FINE), 4)
+    assert flat[2:].min() == flat[2:].max() == 0.5 and texture[2:-2].min() > 1
+    assert black[:-2].max() == white[2:-2].max() == pytest.approx(0.1)
+
+
+def test_the_mark_is_fitted_to_its_picture():
+    """The change that was made for this picture says more than one that was made for another, at the same size."""
+    one, other = (next(footage(256, 256, 1, seed)).astype(float) for seed in (0, 9))
+    own, foreign = (Watermark(MODEL).mark(frame.astype(np.uint8)) - frame for frame in (one, other))
+    foreign *= own.std() / foreign.std()
+    fitted, blind = (read_mark([np.clip(one + np.rint(c), 0, 255).astype(np.uint8)]).z for c in (own, foreign))
+    assert fitted > 1.2 * blind > 5, (fitted, blind)
 
 
 def test_nothing_flickers(original, marked):
     """Between frames, few pixels of the change move, and by one level."""
     changes = [a.astype(int) - b for a, b in zip(marked, original)]
-    steps = [np.abs(after - before) for before, after in zip(changes, changes[1:])]
+    steps = [np.abs(after - before) for before, after in pairwise(changes)]
     assert max(step.max() for step in steps) <= 2
     assert np.mean([(step > 0).mean() for step in steps]) < 0.05
 
