@@ -129,9 +129,9 @@ def run(arguments: argparse.Namespace) -> None:
             for setting, config in SETS[name]().items():
                 if (name, setting, seed) in known:
                     continue
-                config = replace(config, seed=seed)
-                means, seconds = measure(arguments, weights, codec, judge, config)
-                line = {"set": name, "setting": setting, "seed": seed, "config": asdict(config), "scores": means}
+                seeded = replace(config, seed=seed)
+                means, seconds = measure(arguments, weights, codec, judge, seeded)
+                line = {"set": name, "setting": setting, "seed": seed, "config": asdict(seeded), "scores": means}
                 line |= {"seconds_per_frame": seconds, "clips": arguments.clips, "frames": arguments.frames}
                 with arguments.out.open("a") as file:
                     file.write(json.dumps(line) + "\n")

@@ -90,9 +90,7 @@ def animate(
     given = dict(locals())
     settings = {name: given[name] for name in inspect.signature(animate).parameters if name not in FOR_ALL}
     _refuse_incomplete(given)
-    pipeline = TalkingHeadPipeline.from_pretrained(
-        checkpoint, None, device, deepspeech, speech_model, speech_layer
-    )
+    pipeline = TalkingHeadPipeline.from_pretrained(checkpoint, None, device, deepspeech, speech_model, speech_layer)
     if jobs is None:
         make(pipeline, workers=workers, preview=preview, **settings)
         return
@@ -152,7 +150,9 @@ def _refuse_incomplete(given: dict[str, Any]) -> None:
     single = [name for name in ("video", "audio", "out") if given[name] is not None]
     if given["jobs"] is not None:
         if single or given["preview"] is not None:
-            raise UserError("--jobs names video, audio and out for every job: give it without them and without --preview")
+            raise UserError(
+                "--jobs names video, audio and out for every job: give it without them and without --preview"
+            )
         return
     needed = ("video", "audio") if given["preview"] is not None else ("video", "audio", "out")
     missing = [f"--{name}" for name in needed if given[name] is None]

@@ -2,13 +2,11 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 
 from difftalk_pl.data.audio import FPS, RATE, FeatureKind
 from difftalk_pl.data.chosen_face import check_choice, follow_face
@@ -26,12 +24,12 @@ from difftalk_pl.data.video import fit_audio, probe, source_rate
 from difftalk_pl.data.windows import GENERATION, Windows
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
-from difftalk_pl.stages.speech import speech_of_training
 from difftalk_pl.stages.drawing import draw
 from difftalk_pl.stages.generation import Generator, SamplerConfig
 from difftalk_pl.stages.latents import LatentCodec, choose_device
 from difftalk_pl.stages.presets import PRESETS
-from difftalk_pl.stages.weights import Weights
+from difftalk_pl.stages.speech import speech_of_training
+from difftalk_pl.stages.weights import Weights, plain
 from difftalk_pl.talking_video import TalkingVideo
 from difftalk_pl.timing import StageClock
 
@@ -151,11 +149,11 @@ class TalkingHeadPipeline:
             boxes=followed.boxes,
             points=followed.landmarks,
             drawn=drawn,
-            passed={reason: n for reason, n in followed.reasons.items()},
+            passed=dict(followed.reasons.items()),
             squares=lambda: draw(generator, windows, drawn, self.device, batch_size, workers),
             paste=face.paste,
             model=self.weights.hash,
-            settings={"sampler": sampler, "fps": rate, "face": face},
+            settings={"sampler": plain(sampler), "fps": rate, "face": plain(face)},
             clock=clock,
             folder=folder,
         )

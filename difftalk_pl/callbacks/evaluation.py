@@ -116,7 +116,9 @@ class Evaluation(L.Callback):
             windows = data.evaluation("val", control=True, policy=_policy(pl_module))
             self.validated = self._verdict(trainer, pl_module, windows, None)
         elif self._due():
-            windows = data.evaluation("val", clips=self.clips, frames=max(round(self.seconds * FPS), 1), policy=_policy(pl_module))
+            windows = data.evaluation(
+                "val", clips=self.clips, frames=max(round(self.seconds * FPS), 1), policy=_policy(pl_module)
+            )
             self.validated = self._verdict(trainer, pl_module, windows, self.steps)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,15 +1,21 @@
-"""Which of several people in a video is meant: parts of one person put together, and the person chosen."""
+"""Which of several people in a video is meant: parts of one person put together, and the person chosen.
+
+Within a shot a face is followed by its place. After a cut another person may sit in the same place, so nothing is
+followed over a cut: each shot is looked at anew, and descriptors tell who comes back.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from difftalk_pl.data.faces import FaceTrack, FaceTracker
+from difftalk_pl.data.faces import BRIEF, FaceTrack, FaceTracker
 from difftalk_pl.data.measured_faces import describe_face
 from difftalk_pl.errors import UserError
 
 SAME_PERSON = 0.6  # distance of descriptors below which dlib calls two faces one person
+CUT_LEVELS, CUT_RATIO = 16, 4  # of 255, and times the usual: change of a frame at a cut; speech stays below 14 and 3
+THUMBNAIL = 64  # pixels of a frame's longer side that are compared
 CHOICES = ("largest", "left", "right")
 
 
@@ -29,10 +35,35 @@ class Person:
         """Mean horizontal place, pixels."""
         return float(np.mean([(box[0] + box[2]) / 2 for track in self.tracks for box in track.boxes.values()]))
 
+    @property
+    def frames(self) -> int:
+        return sum(len(track.boxes) for track in self.tracks)
+
     def takes(self, track) -> bool:
         """Whether a track may be this person at another time: never seen together, and one face by descriptor."""
         together = any(not track.boxes.keys().isdisjoint(own.boxes) for own in self.tracks)
         return not together and _distance(self.tracks[0].descriptor, track.descriptor) < SAME_PERSON
+
+
+class CutFinder:
+    """Tells by the change from frame to frame, beside the usual one, where another shot begins."""
+
+    def __init__(self) -> None:
+        self._before: np.ndarray | None = None
+        self._usual = 0.0
+
+    def is_cut(self, frame: np.ndarray) -> bool:
+        """Take the next frame, (H, W, 3) uint8."""
+        step = max(max(frame.shape) // THUMBNAIL, 1)
+        small, before = frame[::step, ::step].astype(np.float32), self._before
+        self._before = small
+        if before is None:
+            return False
+        change = float(np.abs(small - before).mean())
+        cut = change > max(CUT_LEVELS, CUT_RATIO * self._usual)
+        if not cut:
+            self._usual += 0.2 * (change - self._usual)
+        return cut
 
 
 def follow_face(
@@ -52,11 +83,15 @@ def follow_face(
         UserError: no such person; says how many there are. A video without a face is no error.
     """
     check_choice(choice)
-    tracker = FaceTracker(detect_every, describe_face)
-    for number, frame in enumerate(frames, 1):
+    tracker, tracks, cuts = FaceTracker(detect_every, describe_face), [], CutFinder()
+    for number, frame in enumerate(frames):
+        if cuts.is_cut(frame):
+            tracks += tracker.tracks()
+            earlier, tracker = tracker, FaceTracker(detect_every, describe_face, first=number)
+            tracker.detections = earlier.detections
         tracker.update(frame)
-        done(number)
-    people = _people(tracker.tracks())
+        done(number + 1)
+    people = [one for one in _people(tracks + tracker.tracks()) if one.frames >= min(BRIEF, tracker.frames)]
     chosen = _choose(people, choice) if people else Person()
     return tracker.joined(chosen.tracks, len(people))
 

@@ -29,6 +29,7 @@ BRIEF = 3  # a track shorter than this many frames is a false alarm, not a face
 MODEL = "shape_predictor_68_face_landmarks.dat"
 
 Box = np.ndarray  # (4,) left, top, right, bottom, pixels
+Describe = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -57,7 +58,7 @@ class FaceTrack:
         return int((~self.found).sum())
 
 
-@dataclass
+@dataclass(eq=False)  # two tracks are never the same one
 class _Track:
     """One face. `box` is where the next frame is searched, `confirmed` the last frame in which a detection agreed,
     `descriptor` what tells people apart, where it was asked for."""
@@ -96,13 +97,12 @@ class FaceTracker:
     Args:
         detect_every: frames from one detection to the next.
         describe: (frame, landmarks) -> descriptor, asked once for every new face.
+        first: the number of the first frame.
     """
 
-    def __init__(
-        self, detect_every: int = 10, describe: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    ) -> None:
+    def __init__(self, detect_every: int = 10, describe: Describe | None = None, first: int = 0) -> None:
         self.detect_every, self.describe = max(1, detect_every), describe
-        self.detections = self.frames = 0
+        self.detections, self.first, self.frames = 0, first, first
         self._tracks: list[_Track] = []
         self._recent: deque[np.ndarray] = deque(maxlen=self.detect_every)  # small copies, to look at again
 
@@ -112,7 +112,7 @@ class FaceTracker:
         for track in alive:
             track.add(self.frames, landmarks_in(frame, track.box))
         self._recent.append(frame)
-        if self.frames % self.detect_every == 0:
+        if (self.frames - self.first) % self.detect_every == 0:
             found = self._detect_for(frame, alive)
             self._give_up([track for track in alive if not self._confirm(track, frame, found)], alive)
             self._take_up(frame, found)
@@ -129,7 +129,7 @@ class FaceTracker:
     def tracks(self) -> list[_Track]:
         """All faces, after a last look at them; ask for them once, at the end."""
         self._recheck([track for track in self._tracks if track.alive], self.frames - 1)
-        return [track for track in self._tracks if len(track.boxes) >= min(BRIEF, self.frames)]
+        return [track for track in self._tracks if len(track.boxes) >= min(BRIEF, self.frames - self.first)]
 
     def joined(self, tracks: list[_Track], faces_seen: int) -> FaceTrack:
         """Tracks of one face at different times as one."""

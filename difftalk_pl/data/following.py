@@ -1,5 +1,6 @@
 """The square that follows a head through a video: smoothed over time, without jumps but for cuts."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def _parts(landmarks: np.ndarray, missing: np.ndarray) -> list[slice]:
     step = np.linalg.norm(np.diff(centre, axis=0), axis=1) / np.minimum(size[1:], size[:-1])
     resized = np.abs(np.diff(np.log(size))) > CUT
     edges = [0, *known[1:][(step > CUT) | resized].tolist(), len(landmarks)]
-    return [slice(start, stop) for start, stop in zip(edges, edges[1:])]
+    return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
 def _faceless(missing: np.ndarray, parts: list[slice], max_gap: int) -> np.ndarray:

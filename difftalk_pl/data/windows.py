@@ -5,7 +5,6 @@ import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -109,14 +110,14 @@ class Generator:
         if not self.sampler.sequential:
             return self._draw(window, memory)
         frames = torch.empty_like(window["image"])
-        for rows in rounds(window["clip"]):
+        for rows in rounds(_places(window)[0]):
             frames[rows] = self._draw(_rows(window, rows), memory)
         return frames
 
     def _draw(self, window: Window, memory: Memory) -> Tensor:
         """Frames of different clips, or frames that need no others."""
-        numbers = [int(frame) for frame in window["frame"]]
-        past = [memory.before(clip, frame) for clip, frame in zip(window["clip"], numbers)]
+        clips, numbers = _places(window)
+        past = [memory.before(clip, frame) for clip, frame in zip(clips, numbers)]
         with self.clock("encode"):
             z_masked, z_reference = self.codec.encode(window["masked"]), self._reference(window, past)
             known = self._known(window, z_masked)
@@ -125,7 +126,7 @@ class Generator:
         z = self._filtered(z, past)
         with self.clock("decode"):
             frames = composite(self.codec.decode(z), window["image"], window["mask"])
-        for row, (clip, frame) in enumerate(zip(window["clip"], numbers) if self.sampler.sequential else ()):
+        for row, (clip, frame) in enumerate(zip(clips, numbers) if self.sampler.sequential else ()):
             memory.last[clip] = Past(frame, z[row], frames[row])
         return frames
 
@@ -134,7 +135,7 @@ class Generator:
         images = window["reference"]
         if self.policy.progressive:
             images = torch.stack([images[row] if one is None else one.image for row, one in enumerate(past)])
-        elif len(set(window["clip"])) == 1 and bool((window["reference_frame"] == window["reference_frame"][0]).all()):
+        elif _one_reference(window):
             return self.codec.encode(images[:1]).expand(len(images), -1, -1, -1)
         return self.codec.encode(images)
 
@@ -157,9 +158,9 @@ class Generator:
         for going_on in sorted(set(short)):
             rows = [row for row, one in enumerate(short) if one == going_on]
             part = _rows(window, rows)
-            condition = self._condition(part, z_masked[rows], z_reference[rows])
+            predict = partial(self._predict, self._condition(part, z_masked[rows], z_reference[rows]))
             z[rows] = sample(
-                lambda z_t, t: self._predict(z_t, t, condition),
+                predict,
                 self._noise(part, z_masked),
                 scheduler=self.schedule.scheduler(self.sampler.name),
                 steps=self.sampler.steps,
@@ -181,7 +182,7 @@ class Generator:
         silent = self.difftalk.condition(without_sound(audio), landmarks, z_masked, z_reference)
         return Condition(*(torch.cat(both) for both in zip(condition, silent)))
 
-    def _predict(self, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    def _predict(self, condition: Condition, z_t: Tensor, t: Tensor) -> Tensor:
         """The noise; in 32 bits, since autocast must not round z between the steps.
 
         With guidance w: eps(silent) + w (eps(sound) - eps(silent)), Ho and Salimans (2022).
@@ -193,8 +194,7 @@ class Generator:
         return silent + self.sampler.guidance * (sound - silent)
 
     def _noise(self, window: Window, like: Tensor) -> Tensor:
-        numbers = [int(frame) for frame in window["frame"]]
-        return frame_noise(like.shape[1:], numbers, self.sampler.seed, self.sampler.steadiness).to(like)
+        return frame_noise(like.shape[1:], _places(window)[1], self.sampler.seed, self.sampler.steadiness).to(like)
 
     def _filtered(self, z: Tensor, past: list[Past | None]) -> Tensor:
         share = self.sampler.steadiness.filter
@@ -214,11 +214,21 @@ def composite(generated: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask > 0.5, generated, image)
 
 
-def _rows(window: Window, rows: list[int]) -> Window:
+def _places(window: Any) -> tuple[list[str], list[int]]:
+    """The clips and the numbers of a batch's frames."""
+    return list(window["clip"]), [int(frame) for frame in window["frame"]]
+
+
+def _one_reference(window: Any) -> bool:
+    """Whether all rows of a batch show one reference."""
+    numbers = window["reference_frame"]
+    return len(set(window["clip"])) == 1 and bool((numbers == numbers[0]).all())
+
+
+def _rows(window: Any, rows: list[int]) -> Any:
     """Some rows of a batch."""
     if rows == list(range(len(window["clip"]))):
         return window
-    picked = {
+    return {
         key: value[rows] if torch.is_tensor(value) else [value[row] for row in rows] for key, value in window.items()
     }
-    return picked  # type: ignore[return-value]

@@ -153,7 +153,9 @@ def test_the_rate_of_the_configuration_holds_on_resume(runner, codec):
 def test_the_control_hears_another_moment(runner, codec, monkeypatch):
     cli = runner("fit", "diffusion", "spied", on(codec) | {"trainer": {"max_steps": 1, "limit_val_batches": 0}})
     heard = []
-    monkeypatch.setattr(Generator, "__call__", lambda self, window, memory=None: heard.append(window["audio"]) or window["image"])
+    monkeypatch.setattr(
+        Generator, "__call__", lambda self, window, memory=None: heard.append(window["audio"]) or window["image"]
+    )
     cli.datamodule.setup("test")
     windows = cli.datamodule.evaluation("test", control=True)
     batch = next(iter(cli.datamodule.evaluation_loader(windows, windows.places(0))))

@@ -115,7 +115,7 @@ def test_guidance_goes_from_the_silent_prediction_through_the_usual_one(windows,
         draw = generator(difftalk, codec, 0.1, guidance=weight)
         z = torch.zeros(1, 3, 16, 16)
         condition = draw._condition({**window, "audio": audio}, z, z)
-        return draw._predict(z + 0.5, torch.tensor([400]), condition)
+        return draw._predict(condition, z + 0.5, torch.tensor([400]))
 
     silent, usual = first(1, torch.zeros_like(window["audio"])), first(1)
     torch.testing.assert_close(first(0), silent)
