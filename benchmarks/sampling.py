@@ -34,9 +34,9 @@ BASE = SamplerConfig(name="dpm++", steps=12, reference="each")
 
 
 def sweep() -> dict[str, SamplerConfig]:
-    """Samplers and steps; `quality` first."""
-    pairs = [("ddim", 200), ("ddim", 50), ("ddim", 20), ("ddim", 10)]
-    pairs += [(name, steps) for name in ("dpm++", "unipc") for steps in (20, 12, 8, 6, 4, 2)]
+    """Samplers and steps; `quality`, the longest, last."""
+    pairs = [(name, steps) for name in ("dpm++", "unipc") for steps in (2, 4, 6, 8, 12, 20)]
+    pairs += [("ddim", steps) for steps in (10, 20, 50, 200)]
     return {f"{name} {steps}": SamplerConfig(name=name, steps=steps) for name, steps in pairs}
 
 
@@ -104,7 +104,7 @@ def measure(arguments: argparse.Namespace, weights: Weights, codec: LatentCodec,
         smoothing=tuple(weights.difftalk().config.conditioning.smoothing),
     )
     drawn = Drawn(weights, codec, config)
-    judging = Judging(judge, drawn, windows, lambda windows, places: DataLoader(windows, 16, sampler=places))
+    judging = Judging(judge, drawn, windows, lambda windows, places: DataLoader(windows, 25, sampler=places))
     start = time.perf_counter()
     judging.clips(range(len(clips)), together=len(clips) if config.sequential else 1)
     seconds = time.perf_counter() - start
@@ -114,8 +114,14 @@ def measure(arguments: argparse.Namespace, weights: Weights, codec: LatentCodec,
     means = {}
     for method in (GROUND_TRUTH, "model"):
         scores = [score.values for score in verdict.scores[method].values()]
-        means[method] = {name: float(np.nanmean([one.get(name, np.nan) for one in scores])) for name in SHOWN}
+        means[method] = {name: _mean([one.get(name) for one in scores]) for name in SHOWN}
     return means, seconds / sum(verdict.frames.values())
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """Of the clips that have it: silence, for one, is not in all of them."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -148,14 +154,22 @@ def table(path: Path) -> str:
         found[line["set"], line["setting"]].append(line)
     rows = [["set", "setting", "seeds", *SHOWN, "s/frame"]]
     for (name, setting), lines in found.items():
-        values = [np.array([line["scores"]["model"][measure] for line in lines], float) for measure in SHOWN]
-        cells = [f"{one.mean():.3f} ± {one.std(ddof=1) if len(one) > 1 else 0:.3f}" for one in values]
+        values = [[line["scores"]["model"][measure] for line in lines] for measure in SHOWN]
+        cells = [_spread(one) for one in values]
         seconds = np.mean([line["seconds_per_frame"] for line in lines])
         rows.append([name, setting, str(len(lines)), *cells, f"{seconds:.3f}"])
     truth = read(path)[0]["scores"][GROUND_TRUTH]
-    rows.append(["", GROUND_TRUTH, "", *(f"{truth[measure]:.3f}" for measure in SHOWN), ""])
+    rows.append(["", GROUND_TRUTH, "", *(_spread([truth[measure]]) for measure in SHOWN), ""])
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def _spread(values: list[float | None]) -> str:
+    """Mean ± deviation; a dash where a seed has none."""
+    if None in values:
+        return "-"
+    deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{deviation}"
 
 
 def curve(path: Path, picture: Path) -> None:

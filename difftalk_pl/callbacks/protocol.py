@@ -10,6 +10,7 @@ from difftalk_pl.callbacks.results import FORMAT, protocol_hash, software
 from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import versions
 from difftalk_pl.revision import revision
+from difftalk_pl.stages.weights import plain
 
 
 def results(
@@ -59,7 +60,7 @@ def protocol(
             "mean": "over a clip's frames, then over clips",
         },
         "measures": dict(measures),
-        "generation": None if sampler is None else vars(sampler) | references,
+        "generation": None if sampler is None else plain(sampler) | references,
     }
 
 

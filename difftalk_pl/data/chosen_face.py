@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image
 
 from difftalk_pl.data.faces import BRIEF, FaceTrack, FaceTracker
 from difftalk_pl.data.measured_faces import describe_face
 from difftalk_pl.errors import UserError
 
 SAME_PERSON = 0.6  # distance of descriptors below which dlib calls two faces one person
-CUT_LEVELS, CUT_RATIO = 16, 4  # of 255, and times the usual: change of a frame at a cut; speech stays below 14 and 3
-THUMBNAIL = 64  # pixels of a frame's longer side that are compared
+CUT_LEVELS, CUT_RATIO = 14, 3  # change at a cut, of 255 and over the usual; real clips of speech stay below 10
+THUMBNAIL = 32  # pixels of the longer side at which frames are compared
 CHOICES = ("largest", "left", "right")
 
 
@@ -55,14 +56,13 @@ class CutFinder:
     def is_cut(self, frame: np.ndarray) -> bool:
         """Take the next frame, (H, W, 3) uint8."""
         step = max(max(frame.shape) // THUMBNAIL, 1)
-        small, before = frame[::step, ::step].astype(np.float32), self._before
+        small, before = np.asarray(Image.fromarray(frame).reduce(step), np.float32), self._before
         self._before = small
         if before is None:
             return False
         change = float(np.abs(small - before).mean())
         cut = change > max(CUT_LEVELS, CUT_RATIO * self._usual)
-        if not cut:
-            self._usual += 0.2 * (change - self._usual)
+        self._usual += 0.2 * (min(change, CUT_LEVELS) - self._usual)  # a shaking camera becomes usual, a cut does not
         return cut
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from difftalk_pl.data.audio import FPS
+from difftalk_pl.data.audio import FPS, STEPS_PER_FRAME
 from difftalk_pl.data.clips import Clip
 from difftalk_pl.data.video import FrameReader
 
@@ -38,7 +38,7 @@ class DrivenClip(Clip):
     ) -> "DrivenClip":
         """`clip` with the features of another sound; by default it runs back and forth under all of it."""
         if shown is None:
-            shown = back_and_forth(np.arange(len(speech) // 2), clip.frames)
+            shown = back_and_forth(np.arange(round(len(speech) // STEPS_PER_FRAME * fps / FPS)), clip.frames)
         name = name or clip.name
         return cls(clip.root, name, len(shown), clip.identity, source=clip, speech=speech, shown=shown, fps=fps)
 

@@ -63,7 +63,7 @@ class Paste:
         scale = box[2] / len(mask)
         low = np.floor(box[[1, 0]] + inside.min(axis=0) * scale).astype(int)
         high = np.ceil(box[[1, 0]] + (inside.max(axis=0) + 1) * scale).astype(int)
-        low = np.maximum(low, np.ceil(box[[1, 0]]).astype(int))  # whole pixels of the square alone
+        low = np.maximum(np.maximum(low, np.ceil(box[[1, 0]]).astype(int)), 0)  # whole pixels of the square alone
         high = np.minimum(np.minimum(high, np.floor(box[[1, 0]] + box[2]).astype(int)), shape[:2])
         if (high <= low).any():
             return None

@@ -37,9 +37,8 @@ class ReferencePolicy:
         first, colon, rest = text.partition(":")
         progressive = first == PROGRESSIVE
         source = (rest or "random") if progressive else text
-        if progressive and colon and not rest:
-            raise UserError(f"reference {text!r}: a source is missing after the colon")
-        if source not in SOURCES and not Path(source).is_file():
+        missing = progressive and bool(colon) and not rest
+        if missing or (source not in SOURCES and not Path(source).is_file()):
             raise UserError(
                 f"reference {text!r}: expected {', '.join(SOURCES)} or the file of a picture, with or without "
                 f"'{PROGRESSIVE}:' before it"

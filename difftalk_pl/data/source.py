@@ -15,7 +15,7 @@ from difftalk_pl.data.features import SpeechModels, add_missing, open_features, 
 from difftalk_pl.data.framing import MARGIN, Crop, check_face, crop_square, fill_gaps, smooth
 from difftalk_pl.data.overlay import write_overlay
 from difftalk_pl.data.pool import Report
-from difftalk_pl.data.video import MediaError, VideoInfo, fit_audio, probe, read_audio, read_frames
+from difftalk_pl.data.video import VideoInfo, fit_audio, probe, read_audio, read_frames
 from difftalk_pl.errors import UserError
 
 REPORT_EVERY = 25  # frames
@@ -93,18 +93,6 @@ def prepare_clip(job: Job, identity: dict[str, Any], report: Report) -> Clip:
     """
     info = probe(job.source)
     return _write(job, identity, info, _audible(job.source, info, job.settings), report)
-
-
-def prepare_silent(job: Job, report: Report) -> Clip:
-    """As `prepare_clip`, but for the face alone: a video without sound or of any length will do; the clip is silent."""
-    try:
-        info = probe(job.source)
-        identity = {"sha256": sha256(job.source), "settings": asdict(job.settings)}
-        return _write(job, identity, info, np.zeros(0, np.int16), report)
-    except MediaError:
-        raise
-    except UserError as error:
-        raise UserError(f"{job.source}: {error}") from error
 
 
 def _write(job: Job, identity: dict[str, Any], info: VideoInfo, audio: np.ndarray, report: Report) -> Clip:

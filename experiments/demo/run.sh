@@ -24,7 +24,8 @@ step test -c experiments/demo/diffusion.yaml
 step table "$run/diffusion" --intervals --out "$run/table.md"
 step synthesize --out data/demo_person --clips 1 --seconds 5 --size 256 --first_identity 900
 step animate --checkpoint "$run/diffusion/checkpoints/last.ckpt" --video data/demo_person/clips/synthetic_900/video.mp4 \
-  --audio data/demo/clips/synthetic_901/audio.wav --out "$run/animated.mp4" --sampler.name dpm++ --sampler.steps 12
+  --audio data/demo/clips/synthetic_901/audio.wav --out "$run/animated.mp4"
+step watermark "$run/animated.mp4"
 
 cat <<EOF
 

@@ -58,6 +58,46 @@ def test_smoothing_windows_are_the_windows_of_the_frames_around():
             np.testing.assert_array_equal(smoothing[slot], expected)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.1, 5 / 6])
+def test_between_two_frames_steps_are_interpolated(share):
+    """Two steps a frame: the step of a moment lies between the two that numpy finds around it."""
+    steps = np.random.default_rng(0).standard_normal((60, 3)).astype(np.float32)
+    moments = np.arange(5, 24) + share
+    windows = audio_windows(steps, moments)
+    assert windows.shape == (19, 16, 3) and windows.dtype == np.float32
+    times = 2 * moments[:, None] + np.arange(16) - 8
+    for channel in range(3):
+        expected = np.interp(times, np.arange(60), steps[:, channel])
+        np.testing.assert_allclose(windows[..., channel], expected, atol=1e-5)
+
+
+def test_whole_moments_are_frames_whatever_their_type():
+    """30 frames a second: every sixth one lies on a frame of 25 a second."""
+    steps = np.random.default_rng(1).standard_normal((60, 3)).astype(np.float32)
+    for cut in (audio_windows, smoothing_windows):
+        np.testing.assert_array_equal(cut(steps, np.arange(30.0)), cut(steps, np.arange(30)))
+        np.testing.assert_array_equal(cut(steps, np.arange(36) * 25 / 30)[::6], cut(steps, np.arange(0, 30, 5)))
+        assert cut(steps, np.arange(36) * 25 / 30).dtype == np.float32
+
+
+def test_a_ramp_stays_a_ramp_at_30_frames_a_second():
+    """Time itself as the feature: the middle of frame k's window is k / 30 s, in steps of 20 ms."""
+    steps = np.arange(200, dtype=np.float32)[:, None]
+    frames = np.arange(20, 100)
+    windows = audio_windows(steps, frames * 25 / 30)[..., 0]
+    np.testing.assert_allclose(windows[:, 8], frames / 30 * 50, rtol=1e-5)
+    np.testing.assert_allclose(np.diff(windows, axis=1), 1, atol=1e-4)
+
+
+def test_moments_beyond_the_sound_are_silent():
+    steps = np.ones((40, 2), np.float32)
+    around = smoothing_windows(steps, np.array(17.5))  # slots at 13.5 … 20.5 of 20 frames
+    assert (around[7:] == 0).all() and (around[:7] != 0).any(axis=(1, 2)).all()
+    assert (smoothing_windows(steps, np.array(2.5))[:2] == 0).all()
+    assert audio_windows(steps, np.array(0.25))[7, 0] == pytest.approx(0.5), "half-way from nothing to the first step"
+    assert audio_windows(steps, np.array(100.5)).sum() == 0
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3, 7, 25, 101])
 @pytest.mark.parametrize("rest", [0, 1, 639])
 def test_two_steps_a_frame(frames, rest):

@@ -10,6 +10,7 @@ from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.driven import DrivenClip, back_and_forth
 from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.data.windows import GENERATION, Windows
+from difftalk_pl.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,47 @@ def test_a_driven_clip_can_be_sent_to_a_worker(clip):
     windows = Windows([driven], GENERATION, reference=ReferenceRule(lenient=True))
     before = windows[7]["image"]
     assert (pickle.loads(pickle.dumps(windows))[7]["image"] == before).all()
+
+
+def between(speech: np.ndarray, moment: float) -> np.ndarray:
+    """(8, 16, C): each step of the windows around a moment, straight from the two steps that it lies between."""
+    steps = np.arange(len(speech) - 1)  # the last one counts as beyond
+    slots = []
+    for slot in range(8):
+        seen = moment + slot - 4
+        times = 2 * seen + np.arange(16) - 8
+        row = [np.interp(times, steps, speech[:-1, c], left=0, right=0) for c in range(speech.shape[1])]
+        slots.append(np.stack(row, axis=1) * (0 <= seen < len(speech) // 2))
+    return np.stack(slots)
+
+
+@pytest.mark.parametrize("fps", [30, 24, 50, 29.97])
+def test_at_another_rate_every_frame_hears_its_own_moment(clip, fps):
+    """Frame k shows what sounds at k / fps seconds; features have 50 steps a second."""
+    speech = np.random.default_rng(1).standard_normal((100, 26)).astype(np.float32)
+    driven = DrivenClip.drive(clip, speech, fps=fps)
+    assert driven.frames == round(2 * fps), "as long as the sound"
+    windows = Windows([driven], GENERATION, reference=ReferenceRule(lenient=True), fixed=True)
+    for frame in (9, 12, 20, 31):
+        expected = between(speech, frame / fps * 25)
+        np.testing.assert_allclose(windows[frame]["audio"], expected, atol=2e-5)
+    assert (windows[12]["audio"] != windows[13]["audio"]).any()
+
+
+def test_frames_that_show_no_face_are_left_out(clip):
+    """Places count the frames that were cut; frames of the source without a face have none."""
+    shown = np.array([0, 1, -1, -1, 2, 3, 2, -1, 1])
+    speech = np.random.default_rng(2).standard_normal((18, 26)).astype(np.float32)
+    driven = DrivenClip.drive(clip, speech, shown, name="dubbed")
+    windows = Windows([driven], GENERATION, reference=ReferenceRule(0, lenient=True, source="random"), fixed=True)
+    reader = clip.reader()
+    assert len(windows) == 9
+    for frame in np.flatnonzero(shown >= 0).tolist():
+        window = windows[frame]
+        assert (window["clip"], window["frame"]) == ("dubbed", frame)
+        pixels = (window["image"].numpy().transpose(1, 2, 0) + 1) * 127.5
+        np.testing.assert_allclose(pixels, reader[int(shown[frame])], atol=1e-3)
+        np.testing.assert_array_equal(window["audio"], smoothing_windows(speech, np.array(frame)))
+        assert 0 <= window["reference_frame"] < clip.frames
+    with pytest.raises((IndexError, ValueError, UserError)):
+        windows[2]

@@ -19,7 +19,7 @@ from difftalk_pl.__main__ import main
 from difftalk_pl.data.clips import open_clips, read_rows
 from difftalk_pl.data.pool import run_jobs
 from difftalk_pl.data.prepare import find_videos, prepare
-from difftalk_pl.data.source import Job, Settings, cut_frame, prepare_silent
+from difftalk_pl.data.source import cut_frame
 from difftalk_pl.data.video import read_frames, write_video
 from difftalk_pl.errors import UserError
 
@@ -194,18 +194,6 @@ def test_command_line_takes_many_sources(sources, tmp_path, capfd):
     with pytest.raises(SystemExit) as error:
         main(["prepare", *videos, "--out", str(tmp_path / "out"), "--size", "65"])
     assert error.value.code == 2
-
-
-def test_a_face_alone_may_be_silent_and_short(sources, tmp_path):
-    """What animate needs of a video: no sound, no least length; a failure names the file."""
-    settings = Settings(size=64, min_seconds=0)
-    clip = prepare_silent(Job(sources / "short.mp4", tmp_path, "input", settings, ()), lambda *_: None)
-    assert clip.frames == 50 and clip.landmarks.shape == (50, 68, 2) and not clip.audio().any()
-    assert prepare_silent(Job(sources / "mute.mp4", tmp_path, "mute", settings, ()), lambda *_: None).frames == 80
-    with pytest.raises(UserError, match=r"faceless\.mp4: no face found"):
-        prepare_silent(Job(sources / "sub" / "faceless.mp4", tmp_path, "none", settings, ()), lambda *_: None)
-    with pytest.raises(UserError, match=r"/[^:]*text\.mp4: unreadable"):
-        prepare_silent(Job(sources / "text.mp4", tmp_path, "text", settings, ()), lambda *_: None)
 
 
 def test_resizing_does_not_alias():

@@ -221,7 +221,7 @@ def test_an_imported_checkpoint_talks(tmp_path, released, oracles):
     write_wav(tmp_path / "speech.wav", (3000 * np.sin(np.arange(16000 * 0.4) / 9)).astype(np.int16), 16000)
     assert run(released, "--out", tmp_path / "talk", *SMALL_HEADS) == 0
     inputs = ["--video", person, "--audio", tmp_path / "speech.wav", "--out", out]
-    options = ["--deepspeech", oracles / "deepspeech_hidden96.pb", "--sampler.name", "dpm++", "--sampler.steps", "2"]
+    options = ["--deepspeech", oracles / "deepspeech_hidden96.pb", "--sampler", "dpm++", "--steps", "2"]
     arguments = ["--checkpoint", tmp_path / "talk", *inputs, *options, "--workers", "0", "--device", "cpu"]
     assert main(["animate", *map(str, arguments)]) == 0
     frames = list(read_frames(out))
