@@ -54,12 +54,13 @@ def test_a_driven_clip_can_be_sent_to_a_worker(clip):
 
 def between(speech: np.ndarray, moment: float) -> np.ndarray:
     """(8, 16, C): each step of the windows around a moment, straight from the two steps that it lies between."""
-    steps = np.arange(len(speech) - 1)  # the last one counts as beyond
+    times_known = np.arange(-1, len(speech))
+    known = np.pad(speech[:-1], ((1, 1), (0, 0)))  # the last step counts as beyond
     slots = []
     for slot in range(8):
         seen = moment + slot - 4
         times = 2 * seen + np.arange(16) - 8
-        row = [np.interp(times, steps, speech[:-1, c], left=0, right=0) for c in range(speech.shape[1])]
+        row = [np.interp(times, times_known, column) for column in known.T]
         slots.append(np.stack(row, axis=1) * (0 <= seen < len(speech) // 2))
     return np.stack(slots)
 

@@ -165,7 +165,8 @@ def test_what_lies_beyond_the_frame_is_cut_off(box):
     frame, generated = noise(0, 120, 130), noise(1, SIZE, SIZE)
     result = HARD(frame, generated, generated, disc(), np.array(box))
     wide = np.pad(frame, ((600, 600), (600, 600), (0, 0)))
-    expected = HARD(wide, generated, generated, disc(), np.array(box) + [600, 600, 0])[600:720, 600:730]
+    beyond = np.array(box) + np.array([600, 600, 0])
+    expected = HARD(wide, generated, generated, disc(), beyond)[600:720, 600:730]
     assert np.abs(result.astype(int) - expected).max() <= 2
 
 
