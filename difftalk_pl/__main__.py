@@ -134,7 +134,8 @@ def _parse(command: str, function: Callable[..., None], arguments: list[str]) ->
         few = "*" if INSTEAD.get(name) in inspect.signature(function).parameters else "+"
         many = {"type": get_args(hint)[0], "nargs": few} if get_origin(hint) is list else {"type": hint}
         parser.add_argument(name, help=POSITIONAL[name], **many)
-    several = [name for name in inspect.signature(function).parameters if name in SEVERAL]
+    hints = get_type_hints(function)
+    several = [name for name in inspect.signature(function).parameters if _takes_several(name, hints[name])]
     for name in several:
         item = get_args(get_type_hints(function)[name])[0]
         parser.add_argument(f"--{name}", help=SEVERAL[name], type=item, nargs="+", required=True)
@@ -147,6 +148,10 @@ def _parse(command: str, function: Callable[..., None], arguments: list[str]) ->
             option = "--" + other.replace("_", "-")
             parser.error(f"expected {POSITIONAL[name]}, or {option} DIR in their place, and not both")
     return vars(parser.instantiate(given))
+
+
+def _takes_several(name: str, hint: Any) -> bool:
+    return name in SEVERAL and get_origin(hint) is list
 
 
 def _underscored(argument: str) -> str:

@@ -31,7 +31,7 @@ def animate(
     guidance: float | None = None,
     reference: str | None = None,
     seed: int = 0,
-    steadiness: Steadiness | None = None,
+    steadiness: Steadiness = Steadiness(),
     fps: float | Literal["source"] = FPS,
     interpolate: int = 1,
     interpolator: Path | None = None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from difftalk_pl.data.audio import FPS, RATE, FeatureKind
 from difftalk_pl.data.chosen_face import check_choice, follow_face
@@ -160,7 +161,7 @@ class TalkingHeadPipeline:
 
     def generator(self, sampler: SamplerConfig) -> tuple[Generator, StageClock]:
         """What draws, and what times it."""
-        clock = StageClock()
+        clock = StageClock(torch.cuda.synchronize) if self.device.type == "cuda" else StageClock()
         dropout = self.weights.config.get("audio_dropout", 0.0)
         return Generator(self.difftalk, self.codec, self.weights.schedule, sampler, dropout, clock), clock
 
