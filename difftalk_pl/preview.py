@@ -37,7 +37,7 @@ def outlined(frame: np.ndarray, box: np.ndarray, points: np.ndarray, mask: np.nd
     """(H, W, 3) uint8 with the square's edges, the landmarks (68, 2) and the outline of the mask, (S, S) bool."""
     picture = Image.fromarray(frame.copy())
     draw = ImageDraw.Draw(picture)
-    width = max(frame.shape[0] // 200, 1)
+    width = max(round(box[2] / 160), 1)
     draw.rectangle((box[0], box[1], box[0] + box[2] - 1, box[1] + box[2] - 1), outline=BOX, width=width)
     rows, columns = np.nonzero(find_boundaries(mask, mode="inner"))
     for x, y in (np.stack([columns, rows], axis=1) + 0.5) * box[2] / len(mask) + box[:2]:

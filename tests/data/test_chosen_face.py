@@ -119,6 +119,18 @@ def test_a_person_who_was_away_for_three_seconds_is_the_same():
     assert np.flatnonzero(track.found).tolist() == [*range(12), *range(87, 99)]
 
 
+def test_a_person_who_fades_away_leaves_the_other_alone():
+    """No cut: one of two followed faces is no longer confirmed."""
+    shares = np.clip((18 - np.arange(30)) / 8, 0, 1)
+    fading = [np.rint(share * p + (1 - share) * WALL).astype(np.uint8) for share, p in zip(shares, woman(30))]
+    frames = beside(fading, [small(picture, 200) for picture in puppet()])
+    cuts = CutFinder()
+    assert not any(cuts.is_cut(frame) for frame in frames)
+    hers, his = (follow_face(frames, choice) for choice in ("left", "right"))
+    assert (hers.faces_seen, his.faces_seen, his.missed) == (2, 2, 0)
+    assert hers.found[:10].all() and not hers.found[18:].any()
+
+
 def test_a_flash_costs_its_own_frame_alone():
     frames = woman(21)
     frames[8] = np.full_like(WALL, 255)

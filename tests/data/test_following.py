@@ -163,6 +163,13 @@ def test_a_frame_smaller_than_the_square_is_cut_to_its_shorter_side(width, heigh
     check_inside(followed.boxes, width, height)
 
 
+def test_a_still_face_lies_in_the_square_as_in_the_clips_of_training():
+    """In the middle, at 0.6 of the height, 2.2 times its own size; dlib's pixel 300 has its middle at 300.5."""
+    box = follow_wide(still(30)).boxes[7]
+    np.testing.assert_allclose(box[:2] + box[2] * np.array([0.5, 0.6]), [300.5, 200.5], atol=1e-6)
+    assert box[2] == pytest.approx(2.2 * 90 * np.ptp(SHAPE, axis=0).max(), rel=1e-6)
+
+
 def test_a_single_frame():
     followed = follow_wide(still(1))
     assert followed.landmarks.shape == (1, 68, 2) and followed.boxes.shape == (1, 3) and followed.usable.all()
