@@ -35,7 +35,8 @@ BASE = SamplerConfig(name="dpm++", steps=12, reference="each")
 
 def sweep() -> dict[str, SamplerConfig]:
     """Samplers and steps; `quality`, the longest, last."""
-    pairs = [("dpm++", steps) for steps in (4, 8, 12, 20)] + [("unipc", steps) for steps in (4, 8, 12)]
+    pairs = [("dpm++", steps) for steps in (2, 3, 4, 8, 12, 20)]
+    pairs += [("unipc", steps) for steps in (2, 3, 4, 8, 12)]
     pairs += [("ddim", steps) for steps in (10, 50, 200)]
     return {f"{name} {steps}": SamplerConfig(name=name, steps=steps) for name, steps in pairs}
 
@@ -51,6 +52,9 @@ def steady() -> dict[str, SamplerConfig]:
     references = ("random", "widest", "progressive:random", "progressive:widest")
     one = {f"reference {name}": replace(BASE, reference=name) for name in references}
     together = {
+        "reference widest, from the frame before, 0.75 of the steps": replace(
+            BASE, reference="widest", steadiness=Steadiness(start=0.75)
+        ),
         "reference widest, filter 0.3": replace(BASE, reference="widest", steadiness=Steadiness(filter=0.3)),
     }
     return {

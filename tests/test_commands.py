@@ -85,3 +85,15 @@ def test_a_flag_stands_alone_or_takes_its_value():
     assert _spelt_out(["--half", "--out", "x", "--raw"], flags) == ["--half=true", "--out", "x", "--raw=true"]
     assert _spelt_out(["--half", "false", "--raw", "true", "y"], flags) == ["--half", "false", "--raw", "true", "y"]
     assert _spelt_out(["--half=false", "--workers", "2"], flags) == ["--half=false", "--workers", "2"]
+
+
+def test_options_of_animate_are_spelt_as_its_documents_spell_them():
+    from difftalk_pl.__main__ import _parse
+    from difftalk_pl.animate import animate
+
+    line = "--checkpoint x --video v --audio a --out o --sampler unipc --steps 7 --fps source --face 2 --no-watermark"
+    given = _parse("animate", animate, [*line.split(), "--steadiness.filter", "0.3", "--paste.feather=0.1"])
+    assert (given["sampler"], given["steps"], given["fps"], given["face"]) == ("unipc", 7, "source", "2")
+    assert given["no_watermark"] is True and given["reference"] is None
+    assert (given["steadiness"].filter, given["paste"].feather) == (0.3, 0.1)
+    assert _parse("animate", animate, ["--checkpoint", "x", "--fps", "30"])["fps"] == 30
