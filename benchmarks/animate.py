@@ -98,7 +98,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, nargs="+", default=[10.0])
     parser.add_argument("--steps", type=int)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--looked-at", type=int, default=25, help="frames whose outline is measured")
+    parser.add_argument("--looked-at", type=float, default=1.0, help="seconds whose outline is measured")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()

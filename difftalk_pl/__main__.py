@@ -1,12 +1,13 @@
 """The list of commands. Nothing heavy is imported before a command is known."""
 
 import inspect
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, get_args, get_origin, get_type_hints
 
-from difftalk_pl.errors import UserError
+from difftalk_pl.errors import UsageError, UserError
 
 LIGHTNING = {
     "fit": "train a stage: the autoencoder or the diffusion model",
@@ -94,6 +95,9 @@ def _outcome(command: str, arguments: list[str]) -> int:
     """Run it; what a user can mend becomes one line, a defect keeps its traceback."""
     try:
         _run(command, arguments)
+    except UsageError as error:
+        _write(f"difftalk_pl {command}: {error}", sys.stderr)
+        return 2
     except (UserError, OSError) as error:
         message = f"{error.filename or 'files'}: {error.strerror or error}" if isinstance(error, OSError) else error
         _write(f"difftalk_pl {command}: {message}", sys.stderr)
@@ -116,7 +120,20 @@ def _run(command: str, arguments: list[str]) -> None:
         return
     import_module("difftalk_pl.logs").log_to_terminal()
     function = getattr(import_module(OURS[command][0]), command.replace("-", "_"))
-    function(**_parse(command, function, arguments[1:]))
+    try:
+        given = _parse(command, function, arguments[1:])
+    except UserError as error:  # of a group of options that checks itself
+        raise UsageError(str(error)) from error
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        function(**given)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(number: int, frame: object) -> None:
+    """SIGTERM as an exception, so that temporary files go as they do on Ctrl-C."""
+    sys.exit(128 + number)
 
 
 def _parse(command: str, function: Callable[..., None], arguments: list[str]) -> dict[str, Any]:

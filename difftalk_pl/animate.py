@@ -2,19 +2,23 @@
 
 import inspect
 from argparse import ArgumentError
+from dataclasses import is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.paste import Paste
-from difftalk_pl.errors import UserError
+from difftalk_pl.data.tags import refuse_target
+from difftalk_pl.errors import UsageError, UserError
 from difftalk_pl.jobs import run_jobs
 from difftalk_pl.pipeline import FaceSettings, TalkingHeadPipeline
+from difftalk_pl.preview import refuse_picture
 from difftalk_pl.stages.presets import Preset, choose_sampler
 from difftalk_pl.stages.steadiness import Steadiness
+from difftalk_pl.stages.weights import plain
 
-PREVIEWED = 24  # frames
+PREVIEWED = 10.0  # s
 FOR_ALL = ("checkpoint", "jobs", "preview", "device", "workers", "deepspeech", "speech_model", "speech_layer")
 
 
@@ -35,7 +39,7 @@ def animate(
     fps: float | Literal["source"] = FPS,
     interpolate: int = 1,
     interpolator: Path | None = None,
-    face: str = "largest",
+    face: str | int = "largest",
     min_face: float = 32,
     max_gap: float = 0.5,
     paste: Paste = Paste(),
@@ -60,7 +64,8 @@ def animate(
         out: the mp4 to write: H.264 and AAC.
         jobs: a YAML list of jobs, each with video, audio, out and, where they differ, any option below. A job that
             fails does not end the others, and the next run makes only what is missing.
-        preview: write a picture of the first frames instead, with square, landmarks and mask drawn on them.
+        preview: write a picture (PNG) of some frames of the first ten seconds instead, with square, landmarks and mask
+            drawn on them.
         preset: fast, or quality (DDIM with 200 steps, as in the paper).
         sampler: ddim, dpm++, unipc or another scheduler, in place of the preset's.
         steps: of sampling, in place of the preset's.
@@ -112,13 +117,15 @@ def make(
     """One video, or its preview; `given` as for `animate`."""
     names = ("steps", "guidance", "reference", "seed", "steadiness")
     sampler = choose_sampler(given["preset"], name=given["sampler"], **{name: given[name] for name in names})
-    face = FaceSettings(given["face"], given["min_face"], given["max_gap"], given["paste"])
-    first = None if preview is None else PREVIEWED
-    talking = pipeline(video, audio, sampler, given["fps"], face, given["batch_size"], workers, first)
+    face = FaceSettings(str(given["face"]), given["min_face"], given["max_gap"], given["paste"])
+    inputs = [path for path in (video, audio, given["interpolator"], sampler.policy.file) if path is not None]
     if preview is not None:
-        talking.preview(preview)
+        refuse_picture(preview, inputs)
+        pipeline(video, audio, sampler, given["fps"], face, given["batch_size"], workers, PREVIEWED).preview(preview)
         return
     assert out is not None
+    refuse_target(out, inputs)
+    talking = pipeline(video, audio, sampler, given["fps"], face, given["batch_size"], workers)
     marked = not given["no_watermark"]
     talking.save(out, given["interpolate"], given["interpolator"], marked, given["crf"], tags)
 
@@ -136,27 +143,23 @@ def job_options(shared: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
     own = {str(name).replace("-", "_"): value for name, value in job.items()}
     if missing := [name for name in ("video", "audio", "out") if own.get(name) is None]:
         raise UserError(f"{' and '.join(missing)} missing")
+    parser.set_defaults({name: plain(one) if is_dataclass(one) else one for name, one in shared.items()})
     try:
-        given = vars(parser.instantiate(parser.parse_object(own)))
+        return vars(parser.instantiate(parser.parse_object(own)))
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
         raise UserError(" ".join(str(error).split())) from error
-    return {**shared, **{name: given[name] for name in own}}
 
 
 def _refuse_incomplete(given: dict[str, Any]) -> None:
-    """Raises UserError for files that are missing or too many."""
-    if given["interpolate"] < 1:
-        raise UserError(f"--interpolate {given['interpolate']}: expected 1 or more")
+    """Raises UsageError for files that are missing or too many."""
     single = [name for name in ("video", "audio", "out") if given[name] is not None]
     if given["jobs"] is not None:
         if single or given["preview"] is not None:
-            raise UserError(
+            raise UsageError(
                 "--jobs names video, audio and out for every job: give it without them and without --preview"
             )
         return
     needed = ("video", "audio") if given["preview"] is not None else ("video", "audio", "out")
     missing = [f"--{name}" for name in needed if given[name] is None]
     if missing:
-        raise UserError(f"{' and '.join(missing)} missing: give --video, --audio and --out, or --jobs FILE.yaml")
-    if given["out"] is not None and given["out"].is_dir():
-        raise UserError(f"{given['out']}: is a folder; --out takes the name of an mp4 file")
+        raise UsageError(f"{' and '.join(missing)} missing: give --video, --audio and --out, or --jobs FILE.yaml")

@@ -1,4 +1,4 @@
-"""The one exception that a command shows to its user."""
+"""The exceptions that a command shows to its user."""
 
 
 class UserError(Exception):
@@ -6,3 +6,13 @@ class UserError(Exception):
 
     Commands print the line and leave with exit code 1; everything else is a defect and keeps its traceback.
     """
+
+
+class UsageError(UserError):
+    """A command was called wrongly: an option is missing, or has a value that it cannot have. Exit code 2."""
+
+
+def reason_of(error: BaseException) -> str:
+    """In one line: torch wraps what a loader's process raised into its traceback."""
+    *above, last = str(error).strip().splitlines() or [type(error).__name__]
+    return last.partition(": ")[2] if above else last

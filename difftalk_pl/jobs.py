@@ -12,11 +12,13 @@ from typing import Any
 import yaml
 
 from difftalk_pl.data.features import sha256
+from difftalk_pl.data.references import PROGRESSIVE
 from difftalk_pl.data.tags import JOB, read_tags
-from difftalk_pl.errors import UserError
+from difftalk_pl.errors import UserError, reason_of
 
 log = logging.getLogger(__name__)
 FILES = ("video", "audio", "out")
+WITHOUT_EFFECT = ("batch_size", "workers")
 
 
 def run_jobs(
@@ -45,9 +47,11 @@ def run_jobs(
             options = options_of(job)
             done = _do(make, options, model)
             log.info("%s: %s %s", title, options["out"], "made" if done else "is there already")
-        except (UserError, OSError) as error:
+        except Exception as error:  # a defect that one job meets must not cost the others
             failed += 1
-            log.error("%s failed: %s", title, error)
+            known = isinstance(error, UserError | OSError)
+            log.error("%s failed: %s", title, error if known else f"{type(error).__name__}: {reason_of(error)}")
+            log.debug("", exc_info=not known)
     if failed:
         raise UserError(f"{path}: {failed} of {len(jobs)} jobs failed, see above; the same command tries them again")
 
@@ -74,8 +78,16 @@ def _do(make: Callable[..., None], options: dict[str, Any], model: str) -> bool:
     return True
 
 
+def _plain(value: Any) -> Any:
+    """Files by what is in them, since another one may come under the name."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    path = Path(str(value).removeprefix(f"{PROGRESSIVE}:"))
+    return sha256(path) if value is not None and path.is_file() else str(value)
+
+
 def _key(options: dict[str, Any], model: str) -> str:
     """Names what a file is made of: both inputs, the options and the weights."""
-    rest = {name: asdict(v) if is_dataclass(v) else str(v) for name, v in options.items() if name not in FILES}  # type: ignore[arg-type]
+    rest = {name: _plain(value) for name, value in options.items() if name not in (*FILES, *WITHOUT_EFFECT)}
     content = {"model": model, "options": rest, "inputs": [sha256(options["video"]), sha256(options["audio"])]}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

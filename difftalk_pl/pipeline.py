@@ -4,7 +4,7 @@ import logging
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,13 +28,14 @@ from difftalk_pl.progress import progress_bar
 from difftalk_pl.stages.drawing import draw
 from difftalk_pl.stages.generation import Generator, SamplerConfig
 from difftalk_pl.stages.latents import LatentCodec, choose_device
-from difftalk_pl.stages.presets import PRESETS
+from difftalk_pl.stages.presets import Preset, choose_sampler
 from difftalk_pl.stages.speech import speech_of_training
 from difftalk_pl.stages.weights import Weights, plain
 from difftalk_pl.talking_video import TalkingVideo
 from difftalk_pl.timing import StageClock
 
 log = logging.getLogger(__name__)
+SLOWEST, FASTEST = 1, 240  # frames a second
 QUIET = 100  # of 32768: a sound that never gets louder says nothing
 
 
@@ -47,12 +48,20 @@ class FaceSettings:
         smallest: pixels from ear to ear; smaller faces stay as they are.
         max_gap: seconds without a face that are bridged.
         paste: the blend.
+
+    Raises:
+        UserError: a value that it cannot have.
     """
 
     choice: str = "largest"
     smallest: float = 32
     max_gap: float = 0.5
     paste: Paste = field(default_factory=Paste)
+
+    def __post_init__(self) -> None:
+        check_choice(self.choice)
+        if not (0 <= self.smallest < np.inf and 0 <= self.max_gap < np.inf):
+            raise UserError(f"min_face {self.smallest:g}, max_gap {self.max_gap:g}: expected 0 or more each")
 
 
 class TalkingHeadPipeline:
@@ -100,12 +109,12 @@ class TalkingHeadPipeline:
         self,
         video: str | Path,
         audio: str | Path,
-        sampler: SamplerConfig = PRESETS["fast"],
+        sampler: SamplerConfig | Preset = "fast",
         fps: float | Literal["source"] = FPS,
         face: FaceSettings = FaceSettings(),
         batch_size: int = 16,
         workers: int = 0,
-        first: int | None = None,
+        first: float | None = None,
     ) -> TalkingVideo:
         """Follow the face, and return what draws the video when it is saved or its frames are asked for.
 
@@ -114,24 +123,25 @@ class TalkingHeadPipeline:
         Args:
             video: a person; its own sound, if any, is not used.
             audio: anything with an audio track.
-            sampler: how frames are drawn.
+            sampler: how frames are drawn: a preset by name, or a configuration of one's own.
             fps: frames a second of the result; `source` keeps those of the video.
             face: whose, and how it goes back.
             batch_size: frames drawn at once.
             workers: processes that read frames.
-            first: make only the first so many frames.
+            first: make only the first so many seconds.
 
         Raises:
             UserError: a file that cannot be used, no face, or no sound.
         """
-        check_choice(face.choice)
+        sampler = choose_sampler(sampler) if isinstance(sampler, str) else sampler
+        _refuse_odd(fps, batch_size, workers, sampler.seed)
         generator, clock = self.generator(sampler)
         rate = source_rate(video) if fps == "source" else float(fps)
         speech, seconds = self._speech(Path(audio), clock)
         count = round(seconds * rate)
         if count == 0:
             raise UserError(f"{audio}: {seconds:.3f} s of sound, shorter than a frame; nothing to animate")
-        count = min(count, first or count)
+        count = count if first is None else min(count, max(round(first * rate), 1))
         source = SourceVideo(video, rate)
         folder = tempfile.TemporaryDirectory(prefix="difftalk_pl_")
         followed = self._follow(source, count, face, clock)
@@ -141,7 +151,6 @@ class TalkingHeadPipeline:
         order = back_and_forth(np.arange(count), len(followed.usable))
         driven = DrivenClip.drive(clip, speech, clip.places[order], rate)
         windows = self._windows(driven, sampler, face)
-        drawn = np.flatnonzero(driven.shown >= 0).tolist()
         return TalkingVideo(
             source=source,
             audio=Path(audio),
@@ -149,12 +158,13 @@ class TalkingHeadPipeline:
             fps=rate,
             boxes=followed.boxes,
             points=followed.landmarks,
-            drawn=drawn,
-            passed=dict(followed.reasons.items()),
-            squares=lambda: draw(generator, windows, drawn, self.device, batch_size, workers),
+            shown=driven.shown >= 0,
+            shots=followed.shots[order],
+            passed=followed.reasons,
+            squares=lambda shots: draw(generator, windows, shots, self.device, batch_size, workers),
             paste=face.paste,
             model=self.weights.hash,
-            settings={"sampler": plain(sampler), "fps": rate, "face": plain(face)},
+            settings=_told(sampler, rate, face),
             clock=clock,
             folder=folder,
         )
@@ -208,3 +218,22 @@ class TalkingHeadPipeline:
             smoothing=self.difftalk.config.conditioning.smoothing,
             picture=None if policy.file is None else face_in(policy.file, self.contract.size),
         )
+
+
+def _refuse_odd(fps: float | str, batch_size: int, workers: int, seed: int) -> None:
+    """Raises UserError before any work."""
+    if fps != "source" and not (isinstance(fps, int | float) and SLOWEST <= fps <= FASTEST):
+        raise UserError(f"fps {fps}: expected {SLOWEST} to {FASTEST} frames a second, or source")
+    if batch_size < 1 or workers < 0:
+        raise UserError(f"batch_size {batch_size}, workers {workers}: expected 1 or more, 0 or more")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed {seed}: expected 0 to 2^63 - 1")
+
+
+def _told(sampler: SamplerConfig, fps: float, face: FaceSettings) -> dict[str, Any]:
+    """What the metadata say of it: of a reference's file the name alone, since folders are nobody's business."""
+    policy = sampler.policy
+    told = plain(sampler)
+    if policy.file is not None:
+        told["reference"] = sampler.reference.removesuffix(policy.source) + policy.file.name
+    return {"sampler": told, "fps": fps, "face": plain(face)}

@@ -1,14 +1,18 @@
 """A contact sheet of a video's first frames: what was found, what is hidden, what was drawn."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from skimage.segmentation import find_boundaries
 
-from difftalk_pl.callbacks.sheets import contact_sheet, save_picture
+from difftalk_pl.callbacks.sheets import contact_sheet
+from difftalk_pl.data.tags import TAG, refuse_place
+from difftalk_pl.errors import UserError
 
 if TYPE_CHECKING:
     from difftalk_pl.talking_video import TalkingVideo
@@ -17,20 +21,46 @@ HEIGHT = 320  # pixels of a row
 POINT, MASK, BOX = (0, 255, 0), (255, 64, 0), (64, 160, 255)
 
 
-def preview_sheet(video: "TalkingVideo", path: Path, columns: int) -> Path:
+def preview_sheet(video: "TalkingVideo", path: Path, columns: int) -> None:
     """Frames with square, landmarks and mask drawn on them, the same finished, and both in the square alone."""
     rows: dict[str, list[np.ndarray]] = {"found": [], "result": [], "square": [], "generated": []}
-    chosen = set(np.linspace(0, len(video) - 1, columns).round().astype(int).tolist())
-    for number, (result, frame, square) in enumerate(video.pasted()):
-        if number not in chosen:
-            continue
+    chosen = np.unique(np.linspace(0, len(video) - 1, columns).round().astype(int)).tolist()
+    for number, (result, frame, square) in zip(chosen, video.pasted(chosen)):
         place = int(video.order[number])
         box = video.boxes[place]
         found = frame if square is None else outlined(frame, box, video.points[place], square.mask)
         part = _square(frame, box), _square(result, box)
         for name, picture in zip(rows, (found, result, *part)):
             rows[name].append(_high(picture))
-    return save_picture(path, np.concatenate(list(_of_one_width(rows)), axis=0))
+    _save(path, np.concatenate(list(_of_one_width(rows)), axis=0))
+
+
+def refuse_picture(path: Path, inputs: Iterable[Path]) -> None:
+    """Raises UserError for a file that is no PNG by its name, an input, or there and no preview of this project."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{path}: the preview is a PNG; give a name that ends in .png")
+    refuse_place(path, inputs)
+    if not path.exists():
+        return
+    try:
+        with Image.open(path) as picture:
+            ours = TAG in picture.info
+    except OSError:
+        ours = False
+    if not ours:
+        raise UserError(f"{path}: is there already and was not made here; remove it or give another name")
+
+
+def _save(path: Path, picture: np.ndarray) -> None:
+    """Whole or not at all, and told apart from pictures of others."""
+    about = PngInfo()
+    about.add_text(TAG, "preview")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        Image.fromarray(picture).save(aside, format="PNG", pnginfo=about)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def outlined(frame: np.ndarray, box: np.ndarray, points: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -3,9 +3,10 @@
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from difftalk_pl.data.interpolation import interpolate
 from difftalk_pl.data.paste import Paste
 from difftalk_pl.data.sound import SoundReader
 from difftalk_pl.data.source_video import SourceVideo
-from difftalk_pl.data.tags import TAG
+from difftalk_pl.data.tags import TAG, refuse_target
 from difftalk_pl.data.video import write_video
 from difftalk_pl.data.watermark import Watermark
-from difftalk_pl.preview import preview_sheet
+from difftalk_pl.errors import UserError
+from difftalk_pl.preview import preview_sheet, refuse_picture
 from difftalk_pl.progress import progress_bar
 from difftalk_pl.stages.drawing import Square
 from difftalk_pl.timing import StageClock
 
 log = logging.getLogger(__name__)
+WORST_CRF = 51  # of x264
 SOUND_RATE = 44100  # of the result; features are made from 16 kHz
 
 
@@ -34,8 +37,9 @@ class TalkingVideo:
 
     source: the video; order: (N,) which of its frames each frame shows; fps: of the result.
     boxes, points: (T, 3) and (T, 68, 2), square and landmarks of every frame of the source, pixels.
-    drawn: frames whose mouth is generated; passed: how many frames of the source are not, by the reason.
-    squares: draws those squares, in their order.
+    shown: (N,) bool, whose mouth is generated; passed: how many frames of the source's are not, by the reason.
+    shots: (N,) number of the stretch between cuts.
+    squares: draws the squares of these frames, a list a shot.
     model: hash of the weights; settings: how it is made, as plain values.
     clock: seconds by stage so far.
     """
@@ -46,25 +50,34 @@ class TalkingVideo:
     fps: float
     boxes: np.ndarray
     points: np.ndarray
-    drawn: list[int]
+    shown: np.ndarray
+    shots: np.ndarray
     passed: dict[str, int]
-    squares: Callable[[], Iterator[Square]]
+    squares: Callable[[list[list[int]]], Iterator[Square]]
     paste: Paste
     model: str
     settings: dict[str, Any]
     clock: StageClock
     folder: tempfile.TemporaryDirectory
 
+    def __post_init__(self) -> None:
+        self.planned = dict(self.clock.seconds)
+
     def __len__(self) -> int:
         """Frames, before any interpolation."""
         return len(self.order)
 
-    def pasted(self) -> Iterator[tuple[np.ndarray, np.ndarray, Square | None]]:
-        """Every frame of the result, (H, W, 3) uint8, the source's own, and the square that was pasted, if any."""
-        squares, drawn = iter(self.squares()), np.zeros(len(self), bool)
-        drawn[self.drawn] = True
-        for number, frame in enumerate(self.clock.each("read", self.source.ordered(self.order.tolist()))):
-            if not drawn[number]:
+    def pasted(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[np.ndarray, np.ndarray, Square | None]]:
+        """Frames of the result, (H, W, 3) uint8, the source's own, and the square that was pasted, if any.
+
+        Args:
+            numbers: of the frames, in their order; by default all.
+        """
+        wanted = range(len(self)) if numbers is None else numbers
+        squares = iter(self.squares(self._by_shot([number for number in wanted if self.shown[number]])))
+        order = [int(self.order[number]) for number in wanted]
+        for number, frame in zip(wanted, self.clock.each("read", self.source.ordered(order))):
+            if not self.shown[number]:
                 yield frame, frame, None
                 continue
             square = next(squares)
@@ -98,10 +111,16 @@ class TalkingVideo:
 
         Returns:
             the number of frames written
+
+        Raises:
+            UserError: a value or a path that cannot be; a file that is there and not of this project is left alone.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frames: Iterator[np.ndarray] = self._shown()
+        refuse_target(path, [self.source.path, self.audio])
+        if interpolation < 1 or not 0 <= crf <= WORST_CRF:
+            raise UserError(f"interpolate {interpolation}, crf {crf:g}: expected 1 or more, 0 to {WORST_CRF}")
+        self.clock.seconds = dict(self.planned)
+        frames: Iterator[np.ndarray] = self._told()
         if interpolation > 1:
             frames = self.clock.each("interpolate", interpolate(frames, interpolation, self.fps, interpolator))
         if watermark:
@@ -114,15 +133,23 @@ class TalkingVideo:
         self._report(path, count)
         return count
 
-    def preview(self, path: str | Path, columns: int = 8) -> Path:
-        """Draw all frames, of which there should be few, and write a sheet of some of them."""
-        return preview_sheet(self, Path(path), columns)
+    def preview(self, path: str | Path, columns: int = 8) -> None:
+        """Draw some frames, evenly spread, and write them as one picture."""
+        refuse_picture(Path(path), [self.source.path, self.audio])
+        preview_sheet(self, Path(path), columns)
+        self._say_passed()
+        log.info(
+            "%s: %d of the first %d frames, %.1f s", path, min(columns, len(self)), len(self), len(self) / self.fps
+        )
 
     def _marked(self, mark: Watermark, frame: np.ndarray) -> np.ndarray:
         with self.clock("mark"):
             return mark.mark(frame)
 
-    def _shown(self) -> Iterator[np.ndarray]:
+    def _by_shot(self, numbers: list[int]) -> list[list[int]]:
+        return [list(shot) for _, shot in groupby(numbers, key=lambda number: self.shots[number])]
+
+    def _told(self) -> Iterator[np.ndarray]:
         """With a progress bar."""
         with progress_bar(transient=True) as bar:
             task = bar.add_task("frames", total=len(self))
@@ -142,8 +169,11 @@ class TalkingVideo:
         return {TAG: json.dumps(about), "comment": "The mouth in this video is generated by difftalk_pl."}
 
     def _report(self, path: Path, count: int) -> None:
-        for reason, frames in self.passed.items():
-            log.warning("%s: %s in %d of its frames, which stay as they are", self.source.path, reason, frames)
+        self._say_passed()
         seconds = len(self) / self.fps
         spent = ", ".join(f"{stage} {spent / seconds:.2f}" for stage, spent in self.clock.seconds.items())
         log.info("%s: %d frames, %.2f s; seconds for a second of it: %s", path, count, seconds, spent)
+
+    def _say_passed(self) -> None:
+        for reason, frames in self.passed.items():
+            log.warning("%s: %s in %d of its frames, which stay as they are", self.source.path, reason, frames)

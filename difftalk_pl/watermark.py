@@ -10,7 +10,7 @@ from difftalk_pl.data.prepare import VIDEO_SUFFIXES
 from difftalk_pl.data.tags import TAG, read_tags
 from difftalk_pl.data.video import read_frames
 from difftalk_pl.data.watermark import Reading, read_mark
-from difftalk_pl.errors import UserError
+from difftalk_pl.errors import UsageError, UserError
 
 log = logging.getLogger(__name__)
 FPS = 25.0  # frames that are looked at in a second
@@ -28,8 +28,8 @@ def watermark(videos: list[Path], seconds: float = 10.0) -> None:
     Args:
         seconds: how much of each video is read, from its start; more helps where a video is small or much compressed.
     """
-    if seconds <= 0:
-        raise UserError(f"--seconds {seconds}: expected more than 0")
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"--seconds {seconds:g}: expected more than 0")
     failed, files = 0, _files(videos)
     for path in files:
         try:

@@ -131,12 +131,12 @@ def test_one_of_two_people_is_chosen(pipeline, voice, tmp_path):
     pair = [np.concatenate([left, right], axis=1) for left, right in zip(one, other)]
     write_video(tmp_path / "pair.mp4", pair, crf=12)
     for choice, inside in (("left", lambda x: x < 256), ("2", lambda x: x >= 256)):
-        video = pipeline(tmp_path / "pair.mp4", voice, quick(), face=FaceSettings(choice), first=4)
+        video = pipeline(tmp_path / "pair.mp4", voice, quick(), face=FaceSettings(choice), first=0.16)
         for result, own, _ in video.pasted():
             columns = np.nonzero((result != own).any(-1))[1]
             assert len(columns) and all(inside(columns))
     with pytest.raises(UserError, match=r"2 found"):
-        pipeline(tmp_path / "pair.mp4", voice, quick(), face=FaceSettings("3"), first=4)
+        pipeline(tmp_path / "pair.mp4", voice, quick(), face=FaceSettings("3"), first=0.16)
 
 
 def test_the_mark_and_the_metadata_say_that_a_video_is_generated(person, voice, tmp_path):
@@ -156,12 +156,12 @@ def test_references_change_what_is_drawn_and_a_picture_may_be_one(pipeline, pers
     Image.fromarray(next(iter(perform(seed=0, number=901, seconds=1).frames(256)))).save(tmp_path / "face.png")
     drawn = {}
     for name in ("each", "widest", "progressive", str(tmp_path / "face.png")):
-        drawn[name] = np.stack(list(pipeline(person, voice, quick(reference=name), first=3).frames()))
+        drawn[name] = np.stack(list(pipeline(person, voice, quick(reference=name), first=0.12).frames()))
     for name, frames in drawn.items():
         assert name == "each" or not np.array_equal(frames, drawn["each"])
     Image.fromarray(np.full((200, 200, 3), 99, np.uint8)).save(tmp_path / "wall.png")
     with pytest.raises(UserError, match=r"wall\.png: no face"):
-        pipeline(person, voice, quick(reference=str(tmp_path / "wall.png")), first=3)
+        pipeline(person, voice, quick(reference=str(tmp_path / "wall.png")), first=0.12)
 
 
 def test_a_preview_is_a_picture_and_no_video(person, voice, tmp_path):

@@ -1,15 +1,18 @@
 """Many videos by one YAML file: failures cost their job alone, a second run makes only what is missing."""
 
+import json
 import logging
 
 import pytest
 import yaml
+from PIL import Image
 
 from difftalk_pl.animate import animate
 from difftalk_pl.data.synthetic import perform
-from difftalk_pl.data.tags import JOB, read_tags
+from difftalk_pl.data.tags import JOB, TAG, read_tags
 from difftalk_pl.data.video import read_frames, write_video
 from difftalk_pl.errors import UserError
+from difftalk_pl.stages.steadiness import Steadiness
 from tests.test_animate import QUICK, WEIGHTS, speech
 
 
@@ -70,6 +73,49 @@ def test_a_file_that_another_job_made_is_never_written_over(folder, tmp_path, ca
     with pytest.raises(UserError, match="1 of 1"):
         animate(WEIGHTS, jobs=jobs(folder, job(folder, out)), **QUICK)
     assert out.read_bytes() == b"something else"
+
+
+ODD = [
+    {"batch_size": 0},
+    {"interpolate": 0},
+    {"seed": -1},
+    {"fps": float("nan")},
+    {"crf": 99},
+    {"paste": {"feather": float("nan")}},
+    {"steadiness": {"noise": "pink"}},
+    {"face": 0},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_whatever_is_wrong_with_a_job_the_next_one_is_done(folder, tmp_path, caplog, odd):
+    listed = jobs(folder, job(folder, tmp_path / "bad.mp4", **odd), job(folder, tmp_path / "good.mp4", face=1))
+    with pytest.raises(UserError, match="1 of 2"):
+        animate(WEIGHTS, jobs=listed, **QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["good.mp4"]
+    (line,) = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
+    assert "job 1 of 2" in line and "\n" not in line
+
+
+def test_a_job_changes_single_settings_of_the_commands_groups_and_speed_is_no_part_of_it(folder, tmp_path):
+    out = tmp_path / "out.mp4"
+    listed = jobs(folder, job(folder, out, steadiness={"noise": "correlated"}))
+    for batch_size in (16, 3):
+        animate(WEIGHTS, jobs=listed, **QUICK, batch_size=batch_size, steadiness=Steadiness(filter=0.3))
+    steady = json.loads(read_tags(out)[TAG])["settings"]["sampler"]["steadiness"]
+    assert (steady["noise"], steady["filter"]) == ("correlated", 0.3)
+
+
+def test_another_reference_under_the_same_name_is_another_job(folder, tmp_path):
+    faces = [next(iter(perform(seed=0, number=number, seconds=1).frames(256))) for number in (901, 902)]
+    listed = jobs(folder, job(folder, tmp_path / "out.mp4", reference=f"progressive:{tmp_path / 'face.png'}"))
+    Image.fromarray(faces[0]).save(tmp_path / "face.png")
+    for _ in range(2):
+        animate(WEIGHTS, jobs=listed, **QUICK)
+    assert str(tmp_path) not in read_tags(tmp_path / "out.mp4")[TAG], "folders are nobody's business"
+    Image.fromarray(faces[1]).save(tmp_path / "face.png")
+    with pytest.raises(UserError, match="1 of 1"):
+        animate(WEIGHTS, jobs=listed, **QUICK)
 
 
 def test_two_jobs_for_one_file_are_both_refused(folder, tmp_path):

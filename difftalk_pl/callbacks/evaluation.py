@@ -16,7 +16,6 @@ from difftalk_pl.callbacks.publishing import log_clip_table, log_numbers, log_st
 from difftalk_pl.callbacks.results import summarise, write_results
 from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.lip_crops import SyncCrop
-from difftalk_pl.data.references import ReferencePolicy
 from difftalk_pl.data.windows import Windows
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.perceptual import Network
@@ -113,12 +112,10 @@ class Evaluation(L.Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.state.fn == "validate":
-            windows = data.evaluation("val", control=True, policy=_policy(pl_module))
+            windows = data.evaluation("val", control=True)
             self.validated = self._verdict(trainer, pl_module, windows, None)
         elif self._due():
-            windows = data.evaluation(
-                "val", clips=self.clips, frames=max(round(self.seconds * FPS), 1), policy=_policy(pl_module)
-            )
+            windows = data.evaluation("val", clips=self.clips, frames=max(round(self.seconds * FPS), 1))
             self.validated = self._verdict(trainer, pl_module, windows, self.steps)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -196,12 +193,6 @@ def _refuse_odd(given: dict[str, tuple[float, float]]) -> None:
     for name, (value, least) in given.items():
         if value < least:
             raise UserError(f"Evaluation: {name} is {value:g}, expected {least:g} or more")
-
-
-def _policy(pl_module: Any) -> ReferencePolicy:
-    """Where a stage that generates from references takes them."""
-    sampler = getattr(pl_module, "sampler", None)
-    return ReferencePolicy() if sampler is None else sampler.policy
 
 
 def _in_turn(pl_module: Any) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
 from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.data.windows import Windows
-from difftalk_pl.errors import UserError
+from difftalk_pl.errors import UserError, reason_of
 from difftalk_pl.metrics.clips import ClipTable
 from difftalk_pl.metrics.sync import LARGEST_SHIFT
 from difftalk_pl.stages.judge import ALL, GROUND_TRUTH, ClipFacts, ClipJudge, ClipScore, Judge
@@ -236,7 +236,7 @@ def _known(clip: Clip, frames: int) -> _Known:
     try:
         landmarks, samples = clip.landmarks[:frames], clip.audio()[: frames * SAMPLES_PER_FRAME]
     except (UserError, OSError) as error:
-        raise ClipFailure(_reason(error)) from error
+        raise ClipFailure(reason_of(error)) from error
     if not np.isfinite(landmarks).all():
         raise ClipFailure(f"{clip.folder / 'landmarks.npy'}: not finite everywhere; prepare its clip again")
     return _Known(clip.name, frames, landmarks, samples)
@@ -249,7 +249,7 @@ def _refuse_width(clip: Clip, kind: str | None, channels: int | None) -> None:
     try:
         width = clip.features(kind).shape[1]
     except (UserError, OSError) as error:
-        raise ClipFailure(_reason(error)) from error
+        raise ClipFailure(reason_of(error)) from error
     if width != channels:
         raise ClipFailure(f"{clip.features_file(kind)}: {width} channels, the model takes {channels}; add them again")
 
@@ -261,13 +261,7 @@ def _readable(batches: Iterable[Any]) -> Iterator[Any]:
         try:
             batch = next(iterator, None)
         except (UserError, OSError) as error:
-            raise ClipFailure(_reason(error)) from error
+            raise ClipFailure(reason_of(error)) from error
         if batch is None:
             return
         yield batch
-
-
-def _reason(error: Exception) -> str:
-    """In one line: torch wraps what a loader's process raised into its traceback."""
-    *above, last = str(error).strip().splitlines() or [type(error).__name__]
-    return last.partition(": ")[2] if above else last

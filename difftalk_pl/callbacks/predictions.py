@@ -55,7 +55,7 @@ class PredictionVideos(L.Callback):
         squares = draw(
             pl_module.generator(),
             windows,
-            places,
+            [places],
             pl_module.device,
             data.loading.eval_batch_size,
             data.loading.workers,

@@ -10,7 +10,6 @@ from lightning.pytorch.loggers import WandbLogger
 
 from difftalk_pl.callbacks.sheets import contact_sheet, save_picture
 from difftalk_pl.data.pixels import to_pixels
-from difftalk_pl.data.windows import FRAME, GENERATION, Windows
 from difftalk_pl.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class SampleImages(L.Callback):
 
     def _windows(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        windows: Windows = data.windows["val"].with_parts(FRAME if data.contents == "frames" else GENERATION)
+        windows = data.evaluation("val")
         chosen = [windows[int(i)] for i in torch.linspace(0, len(windows) - 1, self.count)]
         batch = torch.utils.data.default_collate(chosen)
         return {key: value.to(pl_module.device) if hasattr(value, "to") else value for key, value in batch.items()}

@@ -172,19 +172,18 @@ class HDTFDataModule(L.LightningDataModule):
         clips: int | None = None,
         frames: int | None = None,
         control: bool = False,
-        policy: ReferencePolicy = ReferencePolicy(),
     ) -> Windows:
         """Whole clips to generate and to measure: every frame in its order, so that motion and sound can be judged.
 
-        A frame without a reference far enough away takes the furthest one.
+        References come as the model's sampler says; a frame without one far enough away takes the furthest one.
 
         Args:
             clips: the first so many of the side.
             frames: of each, from its beginning; by default val_frames or test_frames.
             control: with the sound of other moments.
-            policy: where references come from.
         """
         self._refuse_empty(side)
+        policy = self._policy()
         parts = MASKED_FRAME if self.contents == "frames" else EVALUATION if control else GENERATION
         return Windows(
             self.sides[side][:clips],
@@ -198,6 +197,11 @@ class HDTFDataModule(L.LightningDataModule):
             smoothing=self.smoothing,
             picture=None if policy.file is None else face_in(policy.file, self.frame_size),
         )
+
+    def _policy(self) -> ReferencePolicy:
+        """Of the stage that is run; the usual one for a stage that takes no references."""
+        sampler = getattr(getattr(self.trainer, "lightning_module", None), "sampler", None)
+        return ReferencePolicy() if sampler is None else sampler.policy
 
     def own_clips(self, windows: Windows) -> range:
         """Numbers of the clips that this process evaluates: none twice, and none at all where there are too few."""

@@ -27,12 +27,14 @@ class Followed:
     boxes: (T, 3) float64, left, top and side of the square, pixels, with fractions, inside of the frame.
     usable: (T,) bool, False where no face is to be drawn.
     reasons: frames by why they are not usable.
+    shots: (T,) number of the stretch between cuts.
     """
 
     landmarks: np.ndarray
     boxes: np.ndarray
     usable: np.ndarray
     reasons: dict[str, int]
+    shots: np.ndarray
 
     @property
     def fractions(self) -> np.ndarray:
@@ -64,7 +66,8 @@ def follow(
     if not usable.any():
         raise UserError(f"no usable face: {', '.join(f'{reason} in {n} frames' for reason, n in reasons.items())}")
     boxes = np.concatenate([_squares(points[part], width, height, CALM * fps) for part in parts])
-    return Followed(points.astype(np.float32), boxes, usable, reasons)
+    shots = np.concatenate([np.full(part.stop - part.start, number) for number, part in enumerate(parts)])
+    return Followed(points.astype(np.float32), boxes, usable, reasons, shots)
 
 
 def cut_square(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:

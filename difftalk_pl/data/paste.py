@@ -7,8 +7,12 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-SPREAD = 0.06  # of the square's side: deviation over which the colour of the border is carried inwards
-LARGEST_SHIFT = 24  # levels by which colours are moved at most: more is another content, not another colour
+from difftalk_pl.errors import UserError
+
+REACHES = (0.12, 0.06, 0.03)  # sides of the square: deviations over which colours are carried inwards
+FADE = 0.05  # of the largest weight: below it, a reach has no say
+WIDEST = 0.25  # sides of the square that a feather may take: the mask has to have a middle
+LARGEST_SHIFT = 48  # levels by which colours are moved at most: more is another content, not another colour
 
 
 class Region(NamedTuple):
@@ -30,6 +34,10 @@ class Paste:
 
     feather: float = 0.03
     colour: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.feather <= WIDEST:
+            raise UserError(f"paste.feather {self.feather:g}: expected 0 to {WIDEST:g} sides of the square")
 
     def __call__(
         self, frame: np.ndarray, generated: np.ndarray, true: np.ndarray, mask: np.ndarray, box: np.ndarray
@@ -83,16 +91,17 @@ def feathered(mask: np.ndarray, width: float) -> np.ndarray:
 def match_colour(generated: np.ndarray, true: np.ndarray, mask: np.ndarray, feather: float) -> np.ndarray:
     """The generated square, its colours moved by what it misses the true ones at the mask's outline.
 
-    The difference in the band where both are blended is carried inwards, ever fainter in detail, so that skin that
-    was drawn a shade too light meets the skin around it. All (S, S, 3) uint8.
+    The difference in the band where both are blended is carried inwards: its coarse part far, its fine part less and
+    less, as a membrane that is held at the outline would. All (S, S, 3) uint8.
     """
     side = len(mask)
     band = border_band(mask, feather)[..., None].astype(np.float32)
     missing = np.clip(true.astype(np.float32) - generated, -LARGEST_SHIFT, LARGEST_SHIFT)
-    sigma = (SPREAD * side, SPREAD * side, 0)
-    weight = gaussian_filter(band, sigma) + 1e-6
-    whole = (missing * band).sum(axis=(0, 1)) / max(float(band.sum()), 1.0)
-    shift = (gaussian_filter(missing * band, sigma) + 1e-3 * whole) / (weight + 1e-3)
+    shift = np.broadcast_to((missing * band).sum(axis=(0, 1)) / max(float(band.sum()), 1.0), missing.shape).copy()
+    for share in REACHES:
+        sigma = (share * side, share * side, 0)
+        weight = gaussian_filter(band, sigma)
+        shift += gaussian_filter((missing - shift) * band, sigma) / (weight + FADE * max(float(weight.max()), 1e-6))
     moved = np.where(mask[..., None], generated + shift, generated)
     return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
 

@@ -77,21 +77,6 @@ def read_audio(path: str | Path, rate: int = RATE) -> np.ndarray:
         return np.concatenate(list(reader.pieces()))
 
 
-def sound_samples(path: str | Path, rate: int = RATE) -> int:
-    """The length of `read_audio` without holding it: the track is decoded once.
-
-    Raises:
-        MediaError: unreadable or no audio track.
-    """
-    with SoundReader(path, rate) as reader:
-        return sum(len(piece) for piece in reader.pieces())
-
-
-def sound_seconds(path: str | Path) -> float:
-    """The end of the sound on the clock of `read_frames`, s; decodes the track once."""
-    return sound_samples(path) / RATE
-
-
 def _unbroken(container: InputContainer, path: str | Path, rate: int) -> Iterator[np.ndarray]:
     """Pieces of sound, (n,) int16, each beginning where the one before it ended, from time zero on."""
     position = 0

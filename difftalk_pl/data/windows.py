@@ -137,19 +137,6 @@ class Windows(Dataset):
         """The windows of the clip with this number, in the order of its frames."""
         return range(int(self.ends[number - 1]) if number else 0, int(self.ends[number]))
 
-    def with_parts(self, parts: Sequence[Part]) -> "Windows":
-        """The same clips under the same rules, all of their targets, as other parts and without a cache."""
-        return Windows(
-            self.clips,
-            parts,
-            mask=self.mask,
-            features=self.features or "mfcc",
-            reference=self.rule,
-            seed=self.seed,
-            fixed=True,
-            smoothing=self.smoothing,
-        )
-
     def __len__(self) -> int:
         return int(self.ends[-1])
 

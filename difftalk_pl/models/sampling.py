@@ -14,6 +14,8 @@ __all__ = ["SCHEDULERS", "NoiseSchedule", "sample"]
 
 # Its add_noise forgets that every second evaluation lies between two timesteps (diffusers 0.42): off by a whole sigma.
 WITHOUT_MASK = ("KDPM2DiscreteScheduler",)
+# Begun in the middle, they take a step that looks back to what was left out.
+WITHOUT_BEGINNING = ("HeunDiscreteScheduler", "LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "PNDMScheduler")
 
 
 @torch.no_grad()
@@ -47,6 +49,8 @@ def sample(
         raise UserError(f"{type(scheduler).__name__} cannot hold a known latent: choose another scheduler")
     timesteps = _start(scheduler, steps, noise.device)
     extra = _step_arguments(scheduler, eta, generator)
+    if previous is not None and start < 1 and type(scheduler).__name__ in WITHOUT_BEGINNING:
+        raise UserError(f"{type(scheduler).__name__} cannot start in the middle: leave steadiness.start at 1")
     if previous is None or start >= 1:
         z = noise * scheduler.init_noise_sigma
     else:

@@ -225,7 +225,8 @@ class DiffusionTraining(L.LightningModule):
             )
         refuse_without_optimizer(checkpoint, self.trainer)
         self.trained_on = content.get("trained_on")
-        self.audio_dropout = self.audio_dropout or content["config"].get("audio_dropout", 0.0)
+        if self.trainer.state.fn != "fit":
+            self.audio_dropout = content["config"].get("audio_dropout", 0.0)
         codec = Weights("autoencoder", content["codec"]["config"], content["codec"]["state"]).hash
         if codec != self.codec.hash:
             raise UserError(

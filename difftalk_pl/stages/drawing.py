@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.data.windows import Windows
-from difftalk_pl.errors import UserError
+from difftalk_pl.errors import UserError, reason_of
 from difftalk_pl.stages.generation import Generator
 from difftalk_pl.stages.steadiness import Memory
 
@@ -27,7 +27,7 @@ class Square(NamedTuple):
 def draw(
     generator: Generator,
     windows: Windows,
-    frames: Sequence[int],
+    shots: Iterable[Sequence[int]],
     device: torch.device,
     batch_size: int = 16,
     workers: int = 0,
@@ -36,12 +36,20 @@ def draw(
     """The windows with these numbers, of one clip and in their order; memory holds a batch.
 
     Args:
+        shots: numbers of frames; no frame sees one of another shot.
         context: precision in which to generate.
 
     Raises:
-        UserError: the model gives numbers that are not finite.
+        UserError: a frame cannot be read, or the model gives numbers that are not finite.
     """
-    loader = DataLoader(windows, batch_size, sampler=frames, num_workers=workers)  # type: ignore[arg-type]
+    for frames in shots if generator.sampler.sequential else [[frame for shot in shots for frame in shot]]:
+        loader = DataLoader(windows, batch_size, sampler=frames, num_workers=workers)  # type: ignore[arg-type]
+        yield from _draw(generator, loader, device, context)
+
+
+def _draw(
+    generator: Generator, loader: Iterable[Any], device: torch.device, context: Callable[[], AbstractContextManager]
+) -> Iterator[Square]:
     memory = Memory()
     for batch in _timed(generator, loader):
         moved = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
@@ -59,7 +67,10 @@ def _timed(generator: Generator, loader: Iterable[Any]) -> Iterator[Any]:
     iterator = iter(loader)
     while True:
         with generator.clock("load"):
-            batch = next(iterator, None)
+            try:
+                batch = next(iterator, None)
+            except (UserError, OSError) as error:
+                raise UserError(reason_of(error)) from error
         if batch is None:
             return
         yield batch

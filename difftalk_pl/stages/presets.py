@@ -7,8 +7,8 @@ from difftalk_pl.stages.generation import SamplerConfig
 
 Preset = Literal["fast", "quality"]
 PRESETS: dict[str, SamplerConfig] = {
-    "quality": SamplerConfig(name="ddim", steps=200),  # as the paper samples
-    "fast": SamplerConfig(name="dpm++", steps=12),
+    "quality": SamplerConfig(name="ddim", steps=200, reference="widest"),  # as many steps as the paper takes
+    "fast": SamplerConfig(name="dpm++", steps=4, reference="widest"),
 }
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from difftalk_pl.errors import UserError
+
+NoiseKind = Literal["shared", "correlated", "independent"]
 
 
 @dataclass
@@ -23,12 +25,14 @@ class Steadiness:
         filter: share of the frame before in every latent, 0 for none.
     """
 
-    noise: Literal["shared", "correlated", "independent"] = "shared"
+    noise: NoiseKind = "shared"
     correlation: int = 12
     start: float = 1.0
     filter: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.noise not in get_args(NoiseKind):
+            raise UserError(f"steadiness.noise {self.noise!r}: expected {', '.join(get_args(NoiseKind))}")
         if self.correlation < 1 or not 0 < self.start <= 1 or not 0 <= self.filter < 1:
             raise UserError(
                 f"steadiness: correlation {self.correlation}, start {self.start:g}, filter {self.filter:g}: expected 1 "

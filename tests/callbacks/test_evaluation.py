@@ -80,9 +80,9 @@ def test_steps_of_fit_are_those_of_the_evaluation_and_test_keeps_the_stages_own(
     taken = []
     generate = judging.Judging._generate
 
-    def watched(self, batch):
+    def watched(self, batch, memory):
         taken.append(self.steps)
-        return generate(self, batch)
+        return generate(self, batch, memory)
 
     monkeypatch.setattr(judging.Judging, "_generate", watched)
     settings = over(codec, clips=1, seconds=0.2, faces=False, steps=2)

@@ -3,11 +3,15 @@
 import shutil
 
 import pytest
+from PIL import Image
 
 from difftalk_pl.callbacks.judging import in_turn
 from difftalk_pl.data.clips import open_clips
+from difftalk_pl.data.synthetic import perform
 from difftalk_pl.data.video import read_frames
 from difftalk_pl.data.windows import FRAME, Windows
+from difftalk_pl.errors import UserError
+from difftalk_pl.stages.generation import Generator
 from tests.callbacks.test_evaluation import over, results
 
 SIDES = {"split": {"train": ["synthetic_003"], "val": ["synthetic_002"], "test": ["synthetic_000", "synthetic_001"]}}
@@ -71,6 +75,43 @@ def test_a_damaged_clip_of_a_group_costs_itself_alone(trained, codec, prepared, 
     assert found["clips"]["scored"] == 1 and list(found["clips"]["reasons"]) == ["synthetic_000"]
     assert found["methods"]["model"]["per_clip"]["synthetic_001"]["psnr"] > 0
     assert (trained.folder / "talk" / "samples" / "test_synthetic_001.mp4").exists()
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+@pytest.mark.parametrize("source", ["widest", "random", "file"])
+def test_every_command_takes_references_from_the_source_that_is_asked_for(
+    trained, codec, tmp_path, monkeypatch, command, source
+):
+    """One for a clip, or two where its best one is too near to some frames; -1 stands for a picture."""
+    Image.fromarray(next(iter(perform(seed=0, number=901, seconds=1).frames(256)))).save(tmp_path / "face.png")
+    seen: dict[str, set[int]] = {}
+
+    def spy(self, window, memory=None):
+        for clip, number in zip(window["clip"], window["reference_frame"].tolist()):
+            seen.setdefault(clip, set()).add(number)
+        return window["image"]
+
+    over = settings(codec, reference=str(tmp_path / "face.png") if source == "file" else source)
+    over["data"]["min_reference_gap"] = 10
+    over["trainer"].pop("limit_val_batches")
+    monkeypatch.setattr(Generator, "__call__", spy)
+    trained(command, "diffusion", "talk", over)
+    assert seen and all(len(numbers) <= 2 for numbers in seen.values())
+    assert (set.union(*seen.values()) == {-1}) is (source == "file")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_clip_costs_predict_itself_alone_in_one_line(trained, codec, prepared, tmp_path, caplog, workers):
+    root = tmp_path / "damaged"
+    shutil.copytree(prepared, root)
+    (root / "clips" / "synthetic_000" / "video.mp4").write_bytes(b"no video")
+    over = settings(codec)
+    over["data"] |= {"root": str(root), "loading": {"workers": workers}}
+    with pytest.raises(UserError, match="1 of 2 clips"):
+        trained("predict", "diffusion", "talk", over)
+    assert (trained.folder / "talk" / "predictions" / "synthetic_001.mp4").exists()
+    (line,) = [record.getMessage() for record in caplog.records if "not written" in record.getMessage()]
+    assert "Traceback" not in line and "video.mp4" in line and "\n" not in line
 
 
 @pytest.mark.parametrize("reference", ["each", "progressive"])

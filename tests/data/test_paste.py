@@ -210,7 +210,7 @@ def test_what_is_drawn_in_the_middle_keeps_its_contrast():
 def test_another_content_at_the_outline_moves_colours_by_no_more_than_a_shade():
     true, mask = np.full((SIZE, SIZE, 3), 200, np.uint8), disc()
     generated = np.full((SIZE, SIZE, 3), 40, np.uint8)
-    assert match_colour(generated, true, mask, 0.03).max() <= 40 + 24
+    assert match_colour(generated, true, mask, 0.03).max() <= 40 + 48
 
 
 def test_fine_detail_at_the_outline_does_not_count_as_colour():
@@ -219,7 +219,7 @@ def test_fine_detail_at_the_outline_does_not_count_as_colour():
     grain = gaussian_filter(rng.normal(size=(SIZE, SIZE, 1)), (0.5, 0.5, 0)) * 12
     generated = np.clip(128 + grain, 0, 255).repeat(3, axis=2).astype(np.uint8)
     moved = match_colour(generated, true, disc(), 0.03).astype(int) - generated
-    assert np.abs(moved).max() <= 4
+    assert np.abs(moved).max() <= np.abs(grain).max() / 3
 
 
 def test_colours_are_matched_only_if_asked():
