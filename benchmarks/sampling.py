@@ -156,7 +156,9 @@ def table(path: Path) -> str:
     for line in read(path):
         found[line["set"], line["setting"]].append(line)
     rows = [["set", "setting", "seeds", *SHOWN, "s/frame"]]
-    for (name, setting), lines in found.items():
+    order = [(name, setting) for name, settings in SETS.items() for setting in settings()]
+    for name, setting in sorted(found, key=order.index):
+        lines = found[name, setting]
         values = [[line["scores"]["model"][measure] for line in lines] for measure in SHOWN]
         cells = [_spread(one) for one in values]
         seconds = np.mean([line["seconds_per_frame"] for line in lines])
