@@ -6,22 +6,21 @@ import shutil
 import numpy as np
 import pytest
 
-from difftalk_pl import animate as module
+from difftalk_pl import pipeline as module
 from difftalk_pl.animate import animate
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.features import SpeechModels, add_missing, check_models, record_models
+from difftalk_pl.data.features import SpeechModels, add_missing, check_models, open_features, record_models
 from difftalk_pl.data.synthetic import perform
 from difftalk_pl.data.video import read_audio, read_frames, write_video
 from difftalk_pl.data.wav import write_wav
 from difftalk_pl.errors import UserError
 from difftalk_pl.stages.contract import DataContract
-from difftalk_pl.stages.generation import SamplerConfig
 from difftalk_pl.stages.weights import export, read_weights
 from tests.frozen import write_deepspeech
 from tests.runner import Runner
 
 HIDDEN, CLASSES = 5, 7
-SAMPLER = SamplerConfig(name="dpm++", steps=2)
+QUICK = {"sampler": "dpm++", "steps": 2, "workers": 0, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +106,7 @@ def test_animate_asks_for_the_network_of_the_training(trained, person, speech, t
         ({"deepspeech": tmp_path / "no.pb"}, r"no\.pb: no such file"),
     ):
         with pytest.raises(UserError, match=message):
-            animate(checkpoint, person, speech, out, sampler=SAMPLER, workers=0, device="cpu", **given)
+            animate(checkpoint, person, speech, out, **QUICK, **given)
         assert not out.exists()
 
 
@@ -115,11 +114,12 @@ def test_animate_hears_with_the_network_that_is_given(trained, person, speech, t
     runner, graph = trained
     out, heard = tmp_path / "out.mp4", []
     real = module.DrivenClip.drive
-    monkeypatch.setattr(module.DrivenClip, "drive", lambda clip, steps: heard.append(steps) or real(clip, steps))
+    hear = lambda clip, steps, *rest: heard.append(steps) or real(clip, steps, *rest)  # noqa: E731
+    monkeypatch.setattr(module.DrivenClip, "drive", hear)
     checkpoint = runner.checkpoint("talk")
-    animate(checkpoint, person, speech, out, sampler=SAMPLER, workers=0, device="cpu", deepspeech=graph)
+    animate(checkpoint, person, speech, out, **QUICK, deepspeech=graph)
     assert len(list(read_frames(out))) == 25
-    kind = module.open_features("deepspeech", SpeechModels(graph, device="cpu"))
+    kind = open_features("deepspeech", SpeechModels(graph, device="cpu"))
     np.testing.assert_array_equal(heard[0], kind(read_audio(speech, 16000)))
 
 
@@ -135,8 +135,8 @@ def test_a_model_that_does_not_say_what_it_heard_takes_any_network_with_its_chan
     (folder / "config.json").write_text(json.dumps(content))
     wide = write_deepspeech(tmp_path / "wide.pb", HIDDEN, classes=29)
     with pytest.raises(UserError, match=r"deepspeech features in 7 channels; given is wide\.pb .* with 29"):
-        animate(folder, person, speech, tmp_path / "o.mp4", sampler=SAMPLER, workers=0, device="cpu", deepspeech=wide)
-    animate(folder, person, speech, tmp_path / "o.mp4", sampler=SAMPLER, workers=0, device="cpu", deepspeech=graph)
+        animate(folder, person, speech, tmp_path / "o.mp4", **QUICK, deepspeech=wide)
+    animate(folder, person, speech, tmp_path / "o.mp4", **QUICK, deepspeech=graph)
     assert "taken on trust" in caplog.text and (tmp_path / "o.mp4").exists()
 
 

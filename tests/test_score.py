@@ -237,7 +237,7 @@ def test_what_the_decoder_raises_itself_costs_its_clip_alone(folders, tmp_path, 
     def no_such_track(container, path):
         raise IndexError("list index out of range")
 
-    monkeypatch.setattr(video, "_video_stream", no_such_track)
+    monkeypatch.setattr(video, "video_stream", no_such_track)
     with pytest.raises(UserError, match=r"none of 1 clips.*a\.mp4: damaged: list index"):
         run(folders, tmp_path, "ours/a.mp4", reference=("true/a.mp4",))
 

@@ -130,8 +130,8 @@ def test_a_wrong_setting_is_no_failure_of_clips(runner, codec, trained):
 def test_frames_that_are_no_pictures_have_no_scores(runner, codec, trained, monkeypatch):
     generate = DiffusionTraining.generate
 
-    def broken_model(self, window, steps=None):
-        return generate(self, window, steps) | {"model": window["image"] * float("nan")}
+    def broken_model(self, window, steps=None, memory=None):
+        return generate(self, window, steps, memory) | {"model": window["image"] * float("nan")}
 
     monkeypatch.setattr(DiffusionTraining, "generate", broken_model)
     settings = {**over(codec, every=0, faces=False), "ckpt_path": str(trained), **images(["synthetic_003"])}
