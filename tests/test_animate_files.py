@@ -73,7 +73,7 @@ def test_wrong_usage_ends_with_2(line, capsys):
 def test_stopped_it_leaves_nothing_behind(inputs, tmp_path, how):
     (tmp_path / "temp").mkdir()
     long = speech(tmp_path / "long.wav", 120)
-    command = [sys.executable, "-m", "difftalk_pl", "animate", "--checkpoint", str(WEIGHTS), "--workers", "1"]
+    command = [sys.executable, "-m", "difftalk_pl", "animate", "--checkpoint", str(WEIGHTS), "--workers", "0"]
     command += ["--video", str(inputs[0]), "--audio", str(long), "--out", str(tmp_path / "out" / "o.mp4")]
     before = signal.signal(how, signal.default_int_handler)  # a child of a background shell ignores Ctrl-C otherwise
     process = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(tmp_path / "temp")})
