@@ -25,7 +25,7 @@ class ReferencePolicy:
         source: each (a frame of its own for every target, as in training), random (one for the whole clip, by seed),
             widest (the one with the widest open mouth), or the file of a picture.
         progressive: the first frame takes its reference from the source, every other one the frame that was generated
-            before it. Paper, section 3.3.
+            before it. Paper, table 2 (progressive inference).
     """
 
     source: str = "each"

@@ -44,7 +44,7 @@ class SamplerConfig:
             Needs a model that was trained with audio_dropout, and takes twice the time.
         reference: [progressive:]SOURCE, where SOURCE is each (a frame of its own for every target, by seed), random
             (one for the clip), widest (the one with the widest open mouth) or a picture's file. Progressive takes the
-            frame just generated from the second frame on; paper, section 3.3.
+            frame just generated from the second frame on; paper, table 2.
         steadiness: what frames share.
     """
 
