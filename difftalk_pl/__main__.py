@@ -17,7 +17,15 @@ LIGHTNING = {
 }
 OURS = {
     "synthesize": ("difftalk_pl.data.synthetic", "write a prepared dataset of drawn faces with synthetic speech"),
+    "hdtf status": ("difftalk_pl.data.hdtf_download", "say which of HDTF's videos are here, gone or still to come"),
+    "hdtf download": ("difftalk_pl.data.hdtf_download", "download HDTF's videos, or take those that are here"),
+    "hdtf cut": ("difftalk_pl.data.hdtf_cut", "cut HDTF's videos to its clips, as the published tables say"),
+    "scenes": ("difftalk_pl.data.scenes", "find the shots of videos and list them as clips for prepare"),
     "prepare": ("difftalk_pl.data.prepare", "turn videos of people speaking into a prepared dataset"),
+    "report": ("difftalk_pl.report", "measure the clips of a prepared dataset and show them on a page"),
+    "check": ("difftalk_pl.data.check", "find damaged, mismatched and foreign files in a prepared dataset"),
+    "identities": ("difftalk_pl.data.identities", "compare who the clips are said to show with their faces"),
+    "split": ("difftalk_pl.data.split_files", "divide clips into train, val and test, as files to publish"),
     "add-features": ("difftalk_pl.data.add_features", "compute another kind of speech features for a prepared dataset"),
     "cache-latents": ("difftalk_pl.stages.latents", "encode a dataset once with a trained autoencoder"),
     "animate": ("difftalk_pl.animate", "make a talking video from any video of a person and any speech"),
@@ -35,7 +43,15 @@ OURS = {
 }
 EXAMPLES = {
     "synthesize": "synthesize --out data/synthetic --clips 24 --seconds 12 --size 64",
+    "hdtf status": "hdtf status --annotations HDTF_dataset --folder data/hdtf_videos",
+    "hdtf download": "hdtf download --annotations HDTF_dataset --folder data/hdtf_videos",
+    "hdtf cut": "hdtf cut --annotations HDTF_dataset --folder data/hdtf_videos --out data/hdtf_clips --workers 4",
+    "scenes": "scenes videos/ --out data/shots.csv",
     "prepare": "prepare videos/ person.mp4 --out data/people --size 256 --workers 4",
+    "report": "report data/people",
+    "check": "check data/people",
+    "identities": "identities data/people",
+    "split": "split data/people --rule identity --out data/people/splits",
     "add-features": "add-features --data data/people --features deepspeech --deepspeech models/output_graph.pb",
     "cache-latents": "cache-latents --data data/people --autoencoder runs/vq/checkpoints/last.ckpt",
     "animate": "animate --checkpoint models/talk --video person.mp4 --audio speech.wav --out talking.mp4 --fps source",
@@ -49,6 +65,8 @@ EXAMPLES = {
     "benchmark": "benchmark --clips 500 --frames 3000",
 }
 POSITIONAL = {  # arguments that are given without their names; a list takes one or more
+    "dataset": "the folder of a prepared dataset",
+    "whole": "a prepared dataset, a list of clips (CSV), or the folder of HDTF's annotation tables",
     "sources": "videos, or folders of videos",
     "runs": "run folders; for table also files like results.json",
     "videos": "videos, or folders of videos",
@@ -79,7 +97,11 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         _write(help_text())
         return 0 if arguments else 2
-    command = arguments[0]
+    command, given = arguments[0], arguments[1:]
+    if group := [name for name in OURS if name.startswith(f"{command} ")]:
+        if " ".join(arguments[:2]) not in group:
+            return _explain(command, group, given)
+        command, given = " ".join(arguments[:2]), arguments[2:]
     if command == "--version":
         from difftalk_pl import __version__
 
@@ -88,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     if command not in LIGHTNING | OURS:
         _write(f"unknown command {command!r}\n\n{help_text()}", sys.stderr)
         return 2
-    return _outcome(command, arguments)
+    return _outcome(command, given)
 
 
 def _outcome(command: str, arguments: list[str]) -> int:
@@ -108,6 +130,15 @@ def _outcome(command: str, arguments: list[str]) -> int:
     return 0
 
 
+def _explain(command: str, group: list[str], given: list[str]) -> int:
+    """The commands of two words that begin with this one."""
+    asked = given[:1] in (["-h"], ["--help"])
+    wrong = "" if asked or not given else f"unknown command '{command} {given[0]}'\n\n"
+    lines = "\n".join(f"  {name:14} {OURS[name][1]}" for name in group)
+    _write(f"{wrong}usage: python -m difftalk_pl {command} COMMAND [options]\n\n{lines}", None if asked else sys.stderr)
+    return 0 if asked else 2
+
+
 def help_text() -> str:
     """All commands, each with one line."""
     lines = {**LIGHTNING, **{name: line for name, (_, line) in OURS.items()}}
@@ -116,12 +147,12 @@ def help_text() -> str:
 
 def _run(command: str, arguments: list[str]) -> None:
     if command in LIGHTNING:
-        import_module("difftalk_pl.cli").run_lightning(arguments)
+        import_module("difftalk_pl.cli").run_lightning([command, *arguments])
         return
     import_module("difftalk_pl.logs").log_to_terminal()
-    function = getattr(import_module(OURS[command][0]), command.replace("-", "_"))
+    function = getattr(import_module(OURS[command][0]), command.replace("-", "_").replace(" ", "_"))
     try:
-        given = _parse(command, function, arguments[1:])
+        given = _parse(command, function, arguments)
     except UserError as error:  # of a group of options that checks itself
         raise UsageError(str(error)) from error
     before = signal.signal(signal.SIGTERM, _stop)

@@ -1,0 +1,163 @@
+"""Who works on what, among any number of processes on any number of machines that share a folder. There is no server.
+
+A claim is a file NAME.N that its holder touches every few seconds. One that nobody has touched for `expire` seconds, or
+whose process on this machine is gone, is dead, and whoever creates NAME.N+1 takes it over: only one can. A holder
+that was stopped meanwhile, and goes on, sees the higher number and gives its work up.
+
+After a claim is taken, look whether the work has been done; before a result is put in its place, ask `held`.
+"""
+
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+EXPIRE = 120.0  # s without a sign of life
+BEATS = 6  # signs of life in that time
+
+
+class Claims:
+    """The claims of one folder.
+
+    Args:
+        folder: shared by all; made when it is needed.
+        expire: seconds without a sign of life after which a claim is dead; the same for all who share the folder.
+    """
+
+    def __init__(self, folder: Path, expire: float = EXPIRE) -> None:
+        self.folder, self.expire = folder, expire
+
+    def take(self, name: str) -> "Claim | None":
+        """A claim to use as a context, or None where a living process has it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        numbers = self.numbers(name)
+        if numbers and self._alive(self.path(name, numbers[-1])):
+            return None
+        path = self.path(name, numbers[-1] + 1 if numbers else 0)
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(f"{machine()} {os.getpid()}\n")
+        except FileExistsError:
+            return None
+        claim = Claim(self, name, path)
+        if not claim.held():  # somebody took over from a claim that was given back in between
+            claim.release()
+            return None
+        for number in numbers:
+            self.path(name, number).unlink(missing_ok=True)
+        return claim
+
+    @contextmanager
+    def turn(self, name: str, patience: float = 600) -> Iterator["Claim"]:
+        """Wait for a claim and hold it.
+
+        Raises:
+            TimeoutError: others held it all the time.
+        """
+        deadline, pause = time.monotonic() + patience, 0.01
+        while (claim := self.take(name)) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.folder}: {name} is held by others for more than {patience:g} s")
+            time.sleep(pause)
+            pause = min(2 * pause, 0.5)
+        with claim:
+            yield claim
+
+    def numbers(self, name: str) -> list[int]:
+        """Of the claims to a name, rising; the last one counts."""
+        pattern = re.compile(re.escape(name) + r"\.(\d+)")
+        return sorted(int(found[1]) for path in self._files() if (found := pattern.fullmatch(path)))
+
+    def remove_dead(self) -> list[str]:
+        """Remove the claims of the dead; says whose work that was."""
+        dead = [name for name in self._files() if not self._alive(self.folder / name)]
+        for name in dead:
+            (self.folder / name).unlink(missing_ok=True)
+        return sorted({name.rpartition(".")[0] for name in dead})
+
+    def path(self, name: str, number: int) -> Path:
+        return self.folder / f"{name}.{number}"
+
+    def _files(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self.folder) if not name.startswith(".")]
+        except FileNotFoundError:
+            return []
+
+    def _alive(self, path: Path) -> bool:
+        try:
+            where, _, process = path.read_text(encoding="utf-8").strip().rpartition(" ")
+            if where == machine() and process.isdecimal() and not _is_running(int(process)):
+                return False
+            return self._now() - path.stat().st_mtime < self.expire
+        except FileNotFoundError:
+            return False
+
+    def _now(self) -> float:
+        """The file system's clock: those of machines differ."""
+        probe = self.folder / f".{secrets.token_hex(8)}"
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink(missing_ok=True)
+        return now
+
+
+class Claim:
+    """A name that is this process's. A context: a thread shows signs of life, the end gives it back."""
+
+    def __init__(self, claims: Claims, name: str, path: Path) -> None:
+        self._claims, self._name, self._path = claims, name, path
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def held(self) -> bool:
+        """Whether nobody has taken it over."""
+        numbers = self._claims.numbers(self._name)
+        return bool(numbers) and self._claims.path(self._name, numbers[-1]) == self._path
+
+    def release(self) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._path.unlink(missing_ok=True)
+
+    def __enter__(self) -> "Claim":
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _beat(self) -> None:
+        while not self._over.wait(self._claims.expire / BEATS):
+            try:
+                os.utime(self._path)
+            except OSError:  # taken over, or the disk is away for a moment
+                continue
+
+
+@cache
+def machine() -> str:
+    """This system since its start, and what its process numbers mean: containers may share a host's name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, and does nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
