@@ -9,6 +9,7 @@ from typing import NamedTuple
 from rich.progress import Progress
 
 from difftalk_pl.data.audio import STEPS_PER_FRAME
+from difftalk_pl.data.claims import Claims
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.features import (
     BATCHED,
@@ -21,7 +22,7 @@ from difftalk_pl.data.features import (
     shared_threads,
 )
 from difftalk_pl.data.pool import Event, Report, run_jobs
-from difftalk_pl.data.prepare import alone
+from difftalk_pl.data.prepare import CLAIMS
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
 
@@ -65,7 +66,10 @@ def add_features(
     models = SpeechModels(deepspeech, speech_model, speech_layer, threads=shared_threads(workers))
     made_with = check_models(kinds, models)
     failures: dict[str, str] = {}
-    with alone(data):
+    claim = Claims(data / CLAIMS).take("features.json")
+    if claim is None:
+        raise UserError(f"{data}: another add-features works on it; wait for it")
+    with claim:
         record_models(data, made_with)
         with progress_bar() as bar:
             missing = [clip for clip in clips if any(lacking([clip], kind) for kind in kinds)]

@@ -45,7 +45,7 @@ class Claims:
                 file.write(f"{machine()} {os.getpid()}\n")
         except FileExistsError:
             return None
-        claim = Claim(self, name, path)
+        claim = Claim(self, name, path, after_dead=bool(numbers))
         if not claim.held():  # somebody took over from a claim that was given back in between
             claim.release()
             return None
@@ -68,6 +68,10 @@ class Claims:
             pause = min(2 * pause, 0.5)
         with claim:
             yield claim
+
+    def busy(self) -> set[str]:
+        """The names that living processes hold."""
+        return {name.rpartition(".")[0] for name in self._files() if self._alive(self.folder / name)}
 
     def numbers(self, name: str) -> list[int]:
         """Of the claims to a name, rising; the last one counts."""
@@ -93,7 +97,7 @@ class Claims:
     def _alive(self, path: Path) -> bool:
         try:
             where, _, process = path.read_text(encoding="utf-8").strip().rpartition(" ")
-            if where == machine() and process.isdecimal() and not _is_running(int(process)):
+            if where == machine() and process.isdecimal() and not is_running(int(process)):
                 return False
             return self._now() - path.stat().st_mtime < self.expire
         except FileNotFoundError:
@@ -109,10 +113,15 @@ class Claims:
 
 
 class Claim:
-    """A name that is this process's. A context: a thread shows signs of life, the end gives it back."""
+    """A name that is this process's. A context: a thread shows signs of life, the end gives it back.
 
-    def __init__(self, claims: Claims, name: str, path: Path) -> None:
+    Args:
+        after_dead: whether it was taken over from a dead one, which may have left something half done.
+    """
+
+    def __init__(self, claims: Claims, name: str, path: Path, after_dead: bool = False) -> None:
         self._claims, self._name, self._path = claims, name, path
+        self.after_dead = after_dead
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -153,7 +162,8 @@ def machine() -> str:
         return socket.gethostname()
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     try:
         os.kill(process, 0)  # asks, and does nothing
     except ProcessLookupError:

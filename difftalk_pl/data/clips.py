@@ -8,9 +8,9 @@ import csv
 import importlib.metadata
 import json
 import os
+import secrets
 import shutil
-import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 
 from difftalk_pl.data.arrays import map_array
 from difftalk_pl.data.audio import FPS, RATE, FeatureKind
+from difftalk_pl.data.leftovers import aside_name
 from difftalk_pl.data.video import FrameReader, write_video
 from difftalk_pl.data.wav import read_wav, write_wav
 from difftalk_pl.errors import UserError
@@ -153,6 +154,7 @@ def write_clip(
     landmarks: np.ndarray,
     features: Sequence[FeatureKind],
     info: dict[str, Any],
+    ready: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write a clip aside and rename it into place, so that it appears whole or not at all.
 
@@ -162,13 +164,14 @@ def write_clip(
         landmarks: (T, 68, 2), fractions of the side.
         features: the kinds to compute.
         info: becomes clip.json.
+        ready: called when all is written; what it raises keeps the place as it is.
 
     Raises:
         ValueError: lengths disagree or landmarks are not finite.
     """
     target = root / "clips" / name
-    aside = target.parent / f".{name}.{socket.gethostname()}.{os.getpid()}.tmp"
-    old = target.parent / f".{name}.old.{socket.gethostname()}.{os.getpid()}.tmp"
+    aside = target.parent / aside_name(name)
+    old = aside.with_suffix(".old.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     (aside / "features").mkdir(parents=True)
     try:
@@ -179,6 +182,7 @@ def write_clip(
         for kind in features:
             np.save(aside / "features" / f"{kind.name}.npy", kind(audio).astype(np.float32))
         write_json(aside / "clip.json", {"name": name, "frames": written, **info})
+        ready()
         if target.exists():
             os.rename(target, old)
         for stale in (root / "latents").glob("*"):  # they are of the clip that was here
@@ -197,26 +201,6 @@ def _check_lengths(name: str, frames: int, audio: np.ndarray, landmarks: np.ndar
         raise ValueError(f"{name}: landmarks are not finite")
     if audio.dtype != np.int16 or audio.shape != (frames * SAMPLES_PER_FRAME,):
         raise ValueError(f"{name}: audio {audio.dtype} {audio.shape}, expected int16 ({frames * SAMPLES_PER_FRAME},)")
-
-
-def remove_leftovers(root: Path) -> list[str]:
-    """Remove half-written clips whose writer on this machine is dead; says which."""
-    removed = []
-    for folder in (root / "clips").glob(f".*.{socket.gethostname()}.*.tmp"):
-        if not _is_running(int(folder.name.split(".")[-2])):
-            shutil.rmtree(folder, ignore_errors=True)
-            removed.append(folder.name)
-    return removed
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # asks, and does nothing
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def create_dataset(root: Path, size: int) -> DatasetInfo:
@@ -291,7 +275,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 @contextmanager
 def _replacing(path: Path):
     """A text file that replaces `path` when it is complete."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # machines may share the folder
     try:
         with aside.open("w", newline="", encoding="utf-8") as file:
             yield file

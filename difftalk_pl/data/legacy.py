@@ -5,7 +5,7 @@ The landmarks stay as they are, without smoothing. The layout holds no sound; `-
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -32,10 +32,10 @@ MISSING_END = 0.5  # seconds of sound that may be missing at the end
 Record = dict[str, Any]
 
 
-def run_legacy_job(job: LegacyJob, report: Report) -> Outcome:
+def run_legacy_job(job: LegacyJob, report: Report, ready: Callable[[], None] = lambda: None) -> Outcome:
     """Make a clip of a piece, or leave it as it is where its files and settings are those of last time.
 
-    Runs in a worker.
+    Runs in a worker; `ready` is called before the clip is put into its place.
     """
     if job.piece.problem:
         return _refuse(job, job.piece.problem, None)
@@ -48,7 +48,7 @@ def run_legacy_job(job: LegacyJob, report: Report) -> Outcome:
     try:
         clip = _finished(job, identity)
         action: Literal["prepared", "skipped"] = "skipped" if clip else "prepared"
-        clip = clip or _convert(job, identity, report)
+        clip = clip or _convert(job, identity, report, ready)
     except UserError as error:
         return _refuse(job, str(error), {**identity, "reason": str(error)})
     if job.overlay is not None:
@@ -56,7 +56,7 @@ def run_legacy_job(job: LegacyJob, report: Report) -> Outcome:
     return Outcome(ClipRow(job.name, job.identity, clip.frames, str(job.source), "ok", clip.info()["note"]), action)
 
 
-def _convert(job: LegacyJob, identity: Record, report: Report) -> Clip:
+def _convert(job: LegacyJob, identity: Record, report: Report, ready: Callable[[], None]) -> Clip:
     """Read every file but the images, then stream those, so that memory does not grow with their number."""
     frames, total = job.piece.frames, 2 * job.piece.frames
     images = [job.file(IMAGES, frame) for frame in range(frames)]
@@ -88,6 +88,7 @@ def _convert(job: LegacyJob, identity: Record, report: Report) -> Clip:
             "features_remedy": _remedy(job, sound, features),
             "versions": versions(),
         },
+        ready=ready,
     )
     return Clip(job.root, job.name, frames)
 

@@ -1,36 +1,45 @@
-"""The command `prepare`: videos of people speaking -> a prepared dataset."""
+"""The command `prepare`: videos of people speaking -> a prepared dataset.
 
-import fcntl
-import json
+Any number of these commands, on any number of machines, may work on one dataset: claims say who makes which clip.
+"""
+
 import logging
-import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from difftalk_pl.data.audio import FPS
-from difftalk_pl.data.clips import ClipRow, create_dataset, read_rows, remove_leftovers, write_rows
+from difftalk_pl.data.claims import Claims
+from difftalk_pl.data.clip_book import ClipBook
+from difftalk_pl.data.clip_list import Piece
+from difftalk_pl.data.clips import ClipRow, create_dataset
 from difftalk_pl.data.features import SpeechModels, check_kinds, check_models, record_models, shared_threads
 from difftalk_pl.data.framing import MARGIN
+from difftalk_pl.data.leftovers import remove_half_written, remove_leftovers
 from difftalk_pl.data.legacy import run_legacy_job, write_splits
 from difftalk_pl.data.legacy_jobs import LegacyJob, LegacySettings, legacy_jobs
 from difftalk_pl.data.legacy_layout import open_layout
-from difftalk_pl.data.pool import Event, run_jobs
+from difftalk_pl.data.pool import Event, Report, run_jobs
 from difftalk_pl.data.source import Job, Outcome, Settings, run_job
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import console, progress_bar
 
+log = logging.getLogger(__name__)
+
+CLAIMS = "claims"  # folder of the dataset
+POLL = (0.5, 10.0)  # s between two looks at what others work on: at first and at most
+AnyJob = Job | LegacyJob
 VIDEO_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp"),
 }
-log = logging.getLogger(__name__)
-REFUSALS = "refused.json"  # beside clips.csv: with which file and settings a clip was refused
+IdentityRule = str  # TEMPORARY
 
 
 def prepare(
@@ -51,14 +60,19 @@ def prepare(
     speech_layer: int | None = None,
     from_legacy: Path | None = None,
     audio: Path | None = None,
+    identity: IdentityRule = "auto",
+    detector: str = "dlib",
+    report: bool = False,
 ) -> None:
     """Turn videos of people speaking into a prepared dataset: frames at 25 fps, 16 kHz audio, landmarks, features.
 
     Every video becomes a clip or is refused, with its reason in clips.csv. Run the same command again to go on after
-    an interruption or to add videos: clips whose file and settings have not changed are left alone.
+    an interruption or to add videos: clips whose file and settings have not changed are left alone. Run it several
+    times at once, on one machine or many that share the folder, and each clip is made by one of them; what a killed
+    one had begun, another takes over after two minutes, or at once on its own machine.
 
     Args:
-        sources: Video files, and folders that are searched for them.
+        sources: Video files, folders that are searched for them, and lists of clips (.csv).
         out: The dataset's folder; made, or added to.
         size: Side of the square frames in pixels. One dataset has one size.
         features: Kinds of audio features to compute: mfcc, deepspeech, wav2vec2, hubert; several as [a,b].
@@ -76,47 +90,113 @@ def prepare(
         from_legacy: In place of sources: a folder in the data layout of the released DiffTalk code (images, landmarks,
             audio_smooth, data.txt). Nothing is detected or smoothed anew. It has no sound, so clips are silent.
         audio: Sound for from_legacy: a folder with ID.wav or ID.mp4 for every video of the layout.
+        identity: Who is in a video of a folder: its name, its folder, the folder below SOURCE, or auto, which knows the
+            names of HDTF, VoxCeleb and LRS.
+        detector: Who finds faces and landmarks: dlib, mediapipe, or package.module:Class.
+        report: At the end, measure the clips and write ROOT/report/index.html with a contact sheet of each.
     """
     settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds)
     kinds = check_kinds(features) if from_legacy is None or audio is not None else ()
     _check_usage(sources, from_legacy, audio)
     layout = None if from_legacy is None else open_layout(from_legacy)
-    videos = find_videos(sources) if layout is None else {}
+    pieces = [Piece(n, v) for n, v in find_videos(sources).items()] if layout is None else []
     models = SpeechModels(deepspeech, speech_model, speech_layer, threads=shared_threads(workers))
     made_with = check_models(kinds, models)
     create_dataset(out, size)
-    with alone(out):
-        remove_leftovers(out)
+    claims = Claims(out / CLAIMS)
+    remove_leftovers(out, claims.busy())
+    with claims.turn("features.json"):
         record_models(out, made_with)
-        book = _Book(out)
-        jobs: Sequence[Job | LegacyJob]
-        if layout is None:
-            jobs = [Job(path, out, name, settings, kinds, overlay, None, models) for name, path in videos.items()]
-        else:
-            shape = LegacySettings(size, min_face, min_seconds, kinds)
-            jobs = legacy_jobs(layout, out, shape, models, audio, overlay)
-            book.retire(layout.folder, {job.name for job in jobs})
-        book.check_names({job.name: job.source for job in jobs})
-        memory = {} if retry_refused else book.refusals
-        jobs = [job._replace(refused=memory.get(job.name)) for job in jobs]
-        started = time.monotonic()
-        with _Screen(len(jobs)) as screen:
-            for event in run_jobs(run_job if layout is None else run_legacy_job, jobs, workers):
-                if (outcome := _outcome(event, jobs[event.job])) is not None:
-                    book.enter(outcome)
-                screen.show(event, jobs[event.job], outcome)
-        if layout is not None:
-            usable = {row.name for row in book.rows.values() if row.status == "ok"}
-            made = [job.piece for job in jobs if isinstance(job, LegacyJob) and job.name in usable]
-            write_splits(out, layout, made, usable)
+    book = ClipBook(out, claims)
+    jobs: Sequence[AnyJob]
+    if layout is None:
+        jobs = [Job(piece, out, settings, kinds, overlay, None, models) for piece in pieces]
+    else:
+        shape = LegacySettings(size, min_face, min_seconds, kinds)
+        jobs = legacy_jobs(layout, out, shape, models, audio, overlay)
+        book.retire(layout.folder, {job.name for job in jobs})
+    book.check_names({job.name: job.source for job in jobs})
+    memory = {} if retry_refused else book.refusals()
+    jobs = [job._replace(refused=memory.get(job.name)) for job in jobs]
+    started = time.monotonic()
+    try:
+        _work(run_job if layout is None else run_legacy_job, jobs, workers, claims, book)
+    finally:
+        book.write()
+    usable = book.usable()
+    if layout is not None:
+        made = [job.piece for job in jobs if isinstance(job, LegacyJob) and job.name in usable]
+        write_splits(out, layout, made, usable)
     console.print(_summary(book.outcomes, time.monotonic() - started))
-    if not any(row.status == "ok" for row in book.rows.values()):
+    if not usable:
         raise UserError(f"{out}: no clip could be prepared; the reasons are in {out / 'clips.csv'}")
+    if report:
+        pass
+
+
+def _work(
+    function: Callable[..., Outcome], jobs: Sequence[AnyJob], workers: int, claims: Claims, book: ClipBook
+) -> None:
+    """Do what nobody does; when nothing else is left, wait for the others and look whether they have done theirs.
+
+    A job whose process dies is tried once more, at the end.
+    """
+    left, deaths = list(jobs), Counter[str]()
+    with _Screen(len(jobs)) as screen:
+        while left:
+            free, later = _free(left, claims, screen)
+            for event in run_jobs(partial(run_claimed, function, claims), free, workers):
+                job = free[event.job]
+                if event.kind == "died" and not deaths[job.name]:
+                    deaths[job.name] += 1
+                    log.warning("%s: its process died with exit code %s; it is tried again", job.title, event.value)
+                    event = event._replace(kind="done", value=None)
+                outcome = _outcome(event, job)
+                if outcome is not None:
+                    book.enter(outcome)
+                elif event.kind == "done":
+                    later.append(job)
+                screen.show(event, job, outcome)
+            book.write()
+            left = later
+
+
+def run_claimed(function: Callable[..., Outcome], claims: Claims, job: AnyJob, report: Report) -> Outcome | None:
+    """A job under its claim; None where another process has it or has taken it over. Runs in a worker."""
+    claim = claims.take(job.name)
+    if claim is None:
+        return None
+
+    def ready() -> None:
+        if not claim.held():
+            raise _TakenOverError
+
+    with claim:
+        if claim.after_dead:
+            remove_half_written(job.root, job.name)
+        try:
+            return function(job, report, ready)
+        except _TakenOverError:
+            return None
+
+
+class _TakenOverError(Exception):
+    """This process stood still for so long that another one has taken its clip over."""
+
+
+def _free(jobs: Sequence[AnyJob], claims: Claims, screen: "_Screen") -> tuple[list[AnyJob], list[AnyJob]]:
+    """The jobs that nobody has in hand, and the others; waits until there is one of the first."""
+    pause = POLL[0]
+    while not (free := [job for job in jobs if job.name not in (busy := claims.busy())]):
+        screen.wait(len(jobs))
+        time.sleep(pause)
+        pause = min(2 * pause, POLL[1])
+    return free, [job for job in jobs if job.name in busy]
 
 
 def _check_usage(sources: list[Path], from_legacy: Path | None, audio: Path | None) -> None:
     if bool(sources) == (from_legacy is not None):
-        raise UserError("give either videos (or folders of them) or --from-legacy DIR, one of the two")
+        raise UserError("give either videos, folders or lists of clips, or --from-legacy DIR, one of the two")
     if audio is not None and from_legacy is None:
         raise UserError("--audio goes with --from-legacy; videos have their own sound")
 
@@ -159,61 +239,6 @@ def _is_text(path: Path) -> bool:
     return True
 
 
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """One prepare at a time writes to a dataset; the lock goes with the process."""
-    with (out / ".prepare.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{out}: another prepare is writing to it; wait for it, or give another --out") from error
-        yield
-
-
-class _Book:
-    """clips.csv and refused.json, written anew whenever a clip is done."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.rows = root, read_rows(root)
-        path = root / REFUSALS
-        self.refusals: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        self.outcomes: list[Outcome] = []
-
-    def check_names(self, videos: dict[str, Path]) -> None:
-        """A clip of this name from another file that still exists must not be overwritten."""
-        for name, path in videos.items():
-            row = self.rows.get(name)
-            if row is not None and row.source != str(path) and Path(row.source).exists():
-                raise UserError(
-                    f"{path}: {self.root} has clip {name!r} from {row.source}; "
-                    "rename one of them, or give another --out"
-                )
-
-    def retire(self, source: Path, names: Collection[str]) -> None:
-        """Clips that a source no longer makes: refused ones are forgotten, prepared ones are not used any more."""
-        for row in list(self.rows.values()):
-            if row.source == str(source) and row.name not in names:
-                if row.status == "ok":
-                    reason = f"{source} no longer makes this clip; {self.root / 'clips' / row.name} can be removed"
-                    self.rows[row.name] = row._replace(frames=0, status="refused", reason=reason)
-                elif not (self.root / "clips" / row.name).exists():
-                    del self.rows[row.name]
-
-    def enter(self, outcome: Outcome) -> None:
-        name = outcome.row.name
-        self.outcomes.append(outcome)
-        known = self.rows.get(name)  # whoever edited the column `identity` keeps it
-        self.rows[name] = outcome.row if known is None else outcome.row._replace(identity=known.identity)
-        write_rows(self.root, self.rows.values())
-        before = self.refusals.pop(name, None)
-        if outcome.refusal is not None:
-            self.refusals[name] = outcome.refusal
-        if outcome.refusal != before:
-            aside = self.root / f".{REFUSALS}.{os.getpid()}.tmp"
-            aside.write_text(json.dumps(self.refusals, indent=2, sort_keys=True), encoding="utf-8")
-            aside.replace(self.root / REFUSALS)
-
-
 class _Screen:
     """One bar for the clips and one for the frames of every clip in work; refusals are printed above as they happen."""
 
@@ -229,21 +254,25 @@ class _Screen:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def show(self, event: Event, job: Job | LegacyJob, outcome: Outcome | None) -> None:
+    def wait(self, clips: int) -> None:
+        self.progress.update(self.clips, description=f"clips, {clips} in the hands of others")
+
+    def show(self, event: Event, job: AnyJob, outcome: Outcome | None) -> None:
         if event.kind == "start":
             self.bars[event.job] = self.progress.add_task(escape(job.name), total=None)
         elif event.kind == "progress":
             done, total = event.value
             self.progress.update(self.bars[event.job], completed=done, total=total)
-        if outcome is not None:
+        if event.kind not in ("start", "progress"):
             self.progress.remove_task(self.bars.pop(event.job))
-            self.progress.advance(self.clips)
+        if outcome is not None:
+            self.progress.update(self.clips, advance=1, description="clips")
             if outcome.row.status == "refused":
                 console.print(f"[yellow]{outcome.action}[/] {escape(job.title)}: {escape(outcome.row.reason)}")
 
 
-def _outcome(event: Event, job: Job | LegacyJob) -> Outcome | None:
-    """The outcome that an event brings, if it ends a job. Crashes are refusals that the next run tries again."""
+def _outcome(event: Event, job: AnyJob) -> Outcome | None:
+    """The outcome that an event brings, if it ends a job of ours. Crashes are refusals that the next run tries again."""
     if event.kind == "done":
         return event.value
     if event.kind == "failed":

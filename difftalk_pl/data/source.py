@@ -1,7 +1,8 @@
-"""One source video -> one prepared clip."""
+"""One source video, or a part of one -> one prepared clip."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from difftalk_pl.data.audio import FPS, RATE
+from difftalk_pl.data.clip_list import Piece
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, ClipRow, versions, write_clip
 from difftalk_pl.data.faces import track_faces
 from difftalk_pl.data.features import SpeechModels, add_missing, open_features, sha256
@@ -38,9 +40,8 @@ class Settings:
 class Job(NamedTuple):
     """A source and what is to become of it. `refused` holds the hash with which it was refused before, if it was."""
 
-    source: Path
+    piece: Piece
     root: Path
-    name: str
     settings: Settings
     features: tuple[str, ...]
     overlay: Path | None = None
@@ -48,13 +49,21 @@ class Job(NamedTuple):
     models: SpeechModels = SpeechModels()
 
     @property
+    def source(self) -> Path:
+        return self.piece.video
+
+    @property
+    def name(self) -> str:
+        return self.piece.name
+
+    @property
     def identity(self) -> str:
-        return self.name
+        return self.piece.identity or self.name
 
     @property
     def title(self) -> str:
         """What it is called on the screen."""
-        return str(self.source)
+        return str(self.source) if self.piece.is_whole else f"{self.source}, {self.name}"
 
 
 class Outcome(NamedTuple):
@@ -65,55 +74,68 @@ class Outcome(NamedTuple):
     refusal: dict[str, Any] | None = None
 
 
-def run_job(job: Job, report: Report) -> Outcome:
-    """Prepare a clip, or leave it as it is where source and settings are those of last time. Runs in a worker."""
+def run_job(job: Job, report: Report, ready: Callable[[], None] = lambda: None) -> Outcome:
+    """Prepare a clip, or leave it as it is where source and settings are those of last time. Runs in a worker.
+
+    Args:
+        ready: called before the clip is put into its place; what it raises keeps the place as it is.
+    """
     try:
-        identity = {"sha256": sha256(job.source), "settings": asdict(job.settings)}
+        made_from = _made_from(job)
     except OSError as error:
         return _refuse(job, f"unreadable file: {error.strerror}", None)
-    if job.refused is not None and {key: job.refused.get(key) for key in identity} == identity:
+    if job.refused is not None and _is_same(job.refused, made_from):
         return _refuse(job, job.refused["reason"], job.refused, "still refused")
     try:
-        clip = finished_clip(job, identity)
+        clip = finished_clip(job, made_from)
         action: Literal["prepared", "skipped"] = "skipped" if clip else "prepared"
-        clip = clip or prepare_clip(job, identity, report)
+        clip = clip or prepare_clip(job, made_from, report, ready)
     except UserError as error:
         reason = str(error).removeprefix(f"{job.source}: ")
-        return _refuse(job, reason, {**identity, "reason": reason})
+        return _refuse(job, reason, {**made_from, "reason": reason})
     if job.overlay is not None:
         write_overlay(clip, job.overlay / f"{job.name}.png")
-    return Outcome(ClipRow(job.name, job.name, clip.frames, str(job.source), "ok"), action)
+    return Outcome(ClipRow(job.name, job.identity, clip.frames, str(job.source), "ok"), action)
 
 
-def prepare_clip(job: Job, identity: dict[str, Any], report: Report) -> Clip:
+def prepare_clip(job: Job, made_from: dict[str, Any], report: Report, ready: Callable[[], None] = lambda: None) -> Clip:
     """Read the source twice, once for the face and once for the frames, so that memory does not grow with its length.
 
     Raises:
         UserError: the clip is refused; the message is the reason.
     """
     info = probe(job.source)
-    return _write(job, identity, info, _audible(job.source, info, job.settings), report)
+    return _write(job, made_from, info, _audible(job.piece, info, job.settings), report, ready)
 
 
-def _write(job: Job, identity: dict[str, Any], info: VideoInfo, audio: np.ndarray, report: Report) -> Clip:
-    settings, expected = job.settings, 2 * round(info.duration * FPS)
-    seen = track_faces(_reported(read_frames(job.source, FPS), 0, expected, report), detect_every=settings.detect_every)
+def _write(
+    job: Job,
+    made_from: dict[str, Any],
+    info: VideoInfo,
+    audio: np.ndarray,
+    report: Report,
+    ready: Callable[[], None],
+) -> Clip:
+    settings, expected = job.settings, 2 * round(_seconds(job.piece, info) * FPS)
+    frames = read_frames(job.source, FPS)
+    seen = track_faces(_reported(frames, 0, expected, report), detect_every=settings.detect_every)
     points = fill_gaps(seen.landmarks, settings.max_gap, FPS)
     check_face(points, info.width, info.height, settings.min_face)
     points = smooth(points, settings.smoothing)
     crop = crop_square(points, info.width, info.height, settings.margin)
-    frames = (cut_frame(frame, crop, settings.size) for frame in read_frames(job.source, FPS))
+    frames = read_frames(job.source, FPS)
+    squares = (cut_frame(frame, crop, settings.size) for frame in frames)
     write_clip(
         job.root,
         job.name,
-        frames=_reported(frames, len(points), expected, report),
+        frames=_reported(squares, len(points), expected, report),
         audio=fit_audio(audio, len(points) * SAMPLES_PER_FRAME),
         landmarks=to_fractions(points, crop),
         features=[open_features(kind, job.models) for kind in job.features],
         info={
-            "source": {"path": str(job.source), "sha256": identity["sha256"], **info._asdict()},
+            "source": {**made_from["source"], **info._asdict()},
             "audio_seconds": len(audio) / RATE,
-            "settings": identity["settings"],
+            "settings": made_from["settings"],
             "crop": crop._asdict(),
             "faces": {
                 "seen": seen.faces_seen,
@@ -123,17 +145,15 @@ def _write(job: Job, identity: dict[str, Any], info: VideoInfo, audio: np.ndarra
             },
             "versions": versions(),
         },
+        ready=ready,
     )
     return Clip(job.root, job.name, len(points))
 
 
-def finished_clip(job: Job, identity: dict[str, Any]) -> Clip | None:
+def finished_clip(job: Job, made_from: dict[str, Any]) -> Clip | None:
     """The clip that is there already, if it came from the same file and settings; adds features that it lacks."""
-    clip = Clip(job.root, job.name, 0)
-    if not (clip.folder / "clip.json").exists():
-        return None
-    info = clip.info()
-    if (info.get("source", {}).get("sha256"), info.get("settings")) != (identity["sha256"], identity["settings"]):
+    info = _info(job)
+    if not _is_same(info, made_from):
         return None
     clip = Clip(job.root, job.name, info["frames"])
     add_missing([clip], job.features, job.models)
@@ -153,13 +173,55 @@ def to_fractions(points: np.ndarray, crop: Crop) -> np.ndarray:
     return ((points + 0.5 - [crop.x, crop.y]) / crop.side).astype(np.float32)
 
 
-def _audible(source: Path, info: VideoInfo, settings: Settings) -> np.ndarray:
+def _made_from(job: Job) -> dict[str, Any]:
+    """What a second run compares: content and part of the source, and settings."""
+    there = job.source.stat()
+    file = {"path": str(job.source), "bytes": there.st_size, "mtime_ns": there.st_mtime_ns}
+    part = {} if job.piece.is_whole else {"span": [job.piece.start, job.piece.stop]}
+    return {"source": {**file, "sha256": _content(job, file), **part}, "settings": asdict(job.settings)}
+
+
+def _content(job: Job, file: dict[str, Any]) -> str:
+    """The source's SHA-256: known from the last time where file, size and time of change are the same."""
+    for known in (job.refused or {}, _info(job)):
+        before = known.get("source", {})
+        if {key: before.get(key) for key in file} == file:
+            return before["sha256"]
+    return _sha256(*file.values())
+
+
+def _info(job: Job) -> dict[str, Any]:
+    """clip.json of the clip that is there; empty where there is none, or none that can be read."""
+    try:
+        return Clip(job.root, job.name, 0).info()
+    except (OSError, ValueError):
+        return {}
+
+
+@lru_cache(maxsize=64)  # a video may have hundreds of clips
+def _sha256(path: str, size: int, changed: int) -> str:
+    return sha256(Path(path))
+
+
+def _is_same(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a clip or a refusal was made from the same; settings that it does not name had their defaults."""
+    source = before.get("source", {})
+    settings = {**asdict(Settings()), **before.get("settings", {})}
+    what = [source.get(key) == now["source"].get(key) for key in ("sha256", "span")]
+    return all(what) and settings == now["settings"]
+
+
+def _seconds(piece: Piece, info: VideoInfo) -> float:
+    return (info.duration if piece.stop is None else min(piece.stop, info.duration)) - piece.start
+
+
+def _audible(piece: Piece, info: VideoInfo, settings: Settings) -> np.ndarray:
     """The sound, after the checks that cost nothing."""
     if not info.has_audio:
         raise UserError("no audio track")
-    if info.duration < settings.min_seconds:
-        raise UserError(f"{info.duration:.1f} s long, at least {settings.min_seconds:g} s are needed")
-    return read_audio(source, RATE)
+    if (seconds := _seconds(piece, info)) < settings.min_seconds:
+        raise UserError(f"{max(seconds, 0):.1f} s long, at least {settings.min_seconds:g} s are needed")
+    return read_audio(piece.video, RATE)
 
 
 def _reported(frames: Iterable[np.ndarray], before: int, total: int, report: Report) -> Iterator[np.ndarray]:
@@ -172,4 +234,4 @@ def _reported(frames: Iterable[np.ndarray], before: int, total: int, report: Rep
 def _refuse(
     job: Job, reason: str, refusal: dict[str, Any] | None, action: Literal["refused", "still refused"] = "refused"
 ) -> Outcome:
-    return Outcome(ClipRow(job.name, job.name, 0, str(job.source), "refused", reason), action, refusal)
+    return Outcome(ClipRow(job.name, job.identity, 0, str(job.source), "refused", reason), action, refusal)

@@ -16,8 +16,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from difftalk_pl.data.audio import FEATURES, FPS, RATE
-from difftalk_pl.data.clips import Clip, ClipRow, create_dataset, read_rows, remove_leftovers, write_clip, write_rows
+from difftalk_pl.data.clips import Clip, ClipRow, create_dataset, read_rows, write_clip, write_rows
 from difftalk_pl.data.drawing import draw, draw_background
+from difftalk_pl.data.leftovers import remove_leftovers
 from difftalk_pl.data.puppet import Colour, Identity, Pose, landmarks
 from difftalk_pl.data.speech import Voice, articulate, draw_voice, make_plan, speak
 from difftalk_pl.errors import UserError

@@ -1,0 +1,87 @@
+"""clips.csv and refused.json while any number of processes prepare clips into one dataset."""
+
+import json
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from difftalk_pl.data.claims import Claims
+from difftalk_pl.data.clips import read_rows, write_json, write_rows
+from difftalk_pl.data.source import Outcome
+from difftalk_pl.errors import UserError
+
+REFUSALS = "refused.json"  # beside clips.csv: with which file and settings a clip was refused
+FLUSH = 2.0  # s between two writings
+TURN = "clips.csv"  # the claim of whoever writes
+
+
+class ClipBook:
+    """What this process knows of the dataset's clips, and what it has still to write.
+
+    Both files are read anew before they are written, in a turn of one process after the other, so that nobody's rows
+    are lost. A process that is killed loses the rows of its last seconds and no clip: whoever comes next enters them.
+    """
+
+    def __init__(self, root: Path, claims: Claims) -> None:
+        self.root, self.claims = root, claims
+        self.outcomes: list[Outcome] = []
+        self._unwritten: list[Outcome] = []
+        self._written = time.monotonic()
+
+    def check_names(self, sources: Mapping[str, Path]) -> None:
+        """A clip of this name from another file that still exists must not be overwritten."""
+        rows = read_rows(self.root)
+        for name, path in sources.items():
+            row = rows.get(name)
+            if row is not None and row.source != str(path) and Path(row.source).exists():
+                raise UserError(
+                    f"{path}: {self.root} has clip {name!r} from {row.source}; "
+                    "rename one of them, or give another --out"
+                )
+
+    def refusals(self) -> dict[str, Any]:
+        path = self.root / REFUSALS
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def retire(self, source: Path, names: Collection[str]) -> None:
+        """Clips that a source no longer makes: refused ones are forgotten, prepared ones are not used any more."""
+        with self.claims.turn(TURN):
+            rows = read_rows(self.root)
+            for row in list(rows.values()):
+                if row.source == str(source) and row.name not in names:
+                    if row.status == "ok":
+                        reason = f"{source} no longer makes this clip; {self.root / 'clips' / row.name} can be removed"
+                        rows[row.name] = row._replace(frames=0, status="refused", reason=reason)
+                    elif not (self.root / "clips" / row.name).exists():
+                        del rows[row.name]
+            write_rows(self.root, rows.values())
+
+    def enter(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._unwritten.append(outcome)
+        if time.monotonic() - self._written > FLUSH:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is entered and not yet written."""
+        if not self._unwritten:
+            return
+        with self.claims.turn(TURN):
+            rows, before = read_rows(self.root), self.refusals()
+            refusals = dict(before)
+            for outcome in self._unwritten:
+                name, known = outcome.row.name, rows.get(outcome.row.name)
+                edited = known is not None and known.identity not in ("", name)  # whoever edited the column keeps it
+                rows[name] = outcome.row._replace(identity=known.identity) if known and edited else outcome.row
+                refusals.pop(name, None)
+                if outcome.refusal is not None:
+                    refusals[name] = outcome.refusal
+            write_rows(self.root, rows.values())
+            if refusals != before:
+                write_json(self.root / REFUSALS, refusals)
+        self._unwritten.clear()
+        self._written = time.monotonic()
+
+    def usable(self) -> set[str]:
+        return {row.name for row in read_rows(self.root).values() if row.status == "ok"}
