@@ -163,11 +163,14 @@ def machine() -> str:
 
 
 def is_running(process: int) -> bool:
-    """Whether there is a process of this number on this machine."""
+    """Whether a process of this number lives on this machine."""
     try:
         os.kill(process, 0)  # asks, and does nothing
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    try:  # a dead one that its parent has not yet noticed still has its number
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2][1] != "Z"
+    except OSError:
+        return True

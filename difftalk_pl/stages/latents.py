@@ -1,7 +1,11 @@
 """The frozen autoencoder between the stages, and the command that caches what it makes of a dataset."""
 
 import logging
+import re
+import secrets
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +14,17 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from difftalk_pl.data.claims import Claims
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.latent_cache import LatentCache
 from difftalk_pl.data.masks import MaskName, MaskPolicy
 from difftalk_pl.data.windows import CACHING, Windows
-from difftalk_pl.errors import UserError
+from difftalk_pl.errors import UserError, reason_of
 from difftalk_pl.progress import progress_bar
 from difftalk_pl.stages.weights import Weights, read_weights
 
 log = logging.getLogger(__name__)
+POLL = 5.0  # s between two looks at what others work on
 
 
 class LatentCodec:
@@ -85,7 +91,8 @@ def cache_latents(
 ) -> None:
     """Encode every frame of a prepared dataset, and every masked frame, once and for all of stage 2.
 
-    Clips that are there are skipped, so that a killed run goes on where it was.
+    Clips that are there are skipped, so that a killed run goes on where it was. Run it several times at once, on one
+    machine or many, and each clip is encoded by one of them. A clip that cannot be read does not hold up the others.
 
     Args:
         data: the prepared dataset; the latents go to its folder latents/.
@@ -103,37 +110,83 @@ def cache_latents(
     clips = open_clips(data)
     missing = [clip for clip in clips if not _complete(cache, clip)]
     log.info("%d clips, %d of them cached already in %s", len(clips), len(clips) - len(missing), cache.folder)
+    encoder = _Encoder(cache, codec, where, batch_size, workers)
+    claims, failures = Claims(cache.folder / "claims"), dict[str, str]()
     with progress_bar() as bar:
         task = bar.add_task("latents", total=sum(clip.frames for clip in missing))
-        for clip in missing:
-            _cache_clip(cache, clip, codec, where, batch_size, workers, lambda n: bar.advance(task, n))
+        while missing:
+            later = []
+            for clip in missing:
+                claim = claims.take(clip.name)
+                if claim is None:
+                    later.append(clip)
+                    continue
+                with claim:
+                    if claim.after_dead:
+                        encoder.remove_half_written(clip)
+                    if _complete(cache, clip):  # by another process meanwhile
+                        bar.advance(task, clip.frames)
+                    else:
+                        failures |= encoder.try_clip(clip, lambda n: bar.advance(task, n))
+            missing = later
+            if missing:
+                bar.update(task, description=f"latents, {len(missing)} clips in the hands of others")
+                time.sleep(POLL)
+    if failures:
+        some = "; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items())[:3])
+        raise UserError(f"{data}: {len(failures)} of {len(clips)} clips have no latents: {some}")
 
 
 def _complete(cache: LatentCache, clip: Clip) -> bool:
-    return cache.path(clip.name).exists() and cache.open(clip) is not None
+    """Damaged latents count as none: they are made again."""
+    try:
+        return cache.path(clip.name).exists() and cache.open(clip) is not None
+    except UserError as error:
+        log.warning("made again: %s", error)
+        return False
 
 
-def _cache_clip(
-    cache: LatentCache,
-    clip: Clip,
-    codec: LatentCodec,
-    device: torch.device,
-    batch_size: int,
-    workers: int,
-    done: Callable[[int], None],
-) -> None:
-    """Write a clip's latents aside, then rename: whole or not at all."""
-    loader = DataLoader(Windows([clip], CACHING, mask=MaskPolicy(cache.mask)), batch_size, num_workers=workers)
-    aside = cache.folder / f".{clip.name}.tmp"
-    array, start = None, 0
-    for batch in loader:
-        both = [codec.encode(batch[key].to(device)).half().cpu().numpy() for key in ("image", "masked")]
-        if array is None:
-            shape = (2, clip.frames, *both[0].shape[1:])
-            array = open_memmap(aside, mode="w+", dtype=np.float16, shape=shape)
-        array[:, start : start + len(both[0])] = np.stack(both)
-        start += len(both[0])
-        done(len(both[0]))
-    assert array is not None
-    array.flush()
-    aside.rename(cache.path(clip.name))
+@dataclass(frozen=True)
+class _Encoder:
+    """What turns the frames of a clip into a file of latents."""
+
+    cache: LatentCache
+    codec: LatentCodec
+    device: torch.device
+    batch_size: int
+    workers: int
+
+    def remove_half_written(self, clip: Clip) -> None:
+        """What dead processes left of a clip; for whoever holds its claim."""
+        ours = re.compile(rf"\.{re.escape(clip.name)}\.[0-9a-f]+\.tmp")
+        for path in [path for path in self.cache.folder.iterdir() if ours.fullmatch(path.name)]:
+            path.unlink(missing_ok=True)
+
+    def try_clip(self, clip: Clip, done: Callable[[int], None]) -> dict[str, str]:
+        """By the clip's name, why it could not be done; empty where it could."""
+        try:
+            self._write(clip, done)
+        except (UserError, OSError, RuntimeError) as error:  # RuntimeError: what torch makes of a loader's exception
+            log.warning("%s: no latents: %s", clip.name, reason_of(error))
+            return {clip.name: reason_of(error)}
+        return {}
+
+    def _write(self, clip: Clip, done: Callable[[int], None]) -> None:
+        """Write a clip's latents aside, then rename: whole or not at all."""
+        windows = Windows([clip], CACHING, mask=MaskPolicy(self.cache.mask))
+        aside = self.cache.folder / f".{clip.name}.{secrets.token_hex(8)}.tmp"
+        array, start = None, 0
+        try:
+            for batch in DataLoader(windows, self.batch_size, num_workers=self.workers):
+                pictures = (batch[key].to(self.device) for key in ("image", "masked"))
+                both = np.stack([self.codec.encode(picture).half().cpu().numpy() for picture in pictures])
+                if array is None:
+                    array = open_memmap(aside, mode="w+", dtype=np.float16, shape=(2, clip.frames, *both.shape[2:]))
+                array[:, start : start + both.shape[1]] = both
+                start += both.shape[1]
+                done(both.shape[1])
+            assert array is not None
+            array.flush()
+            aside.rename(self.cache.path(clip.name))
+        finally:
+            aside.unlink(missing_ok=True)
