@@ -7,13 +7,15 @@ some of them; one has a byte-order mark; a video may lack its times, and a clip 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from difftalk_pl.errors import UserError
 
 SOURCES = ("RD", "WDA", "WRA")
 TABLES = {"url": "video_url", "times": "annotion_time", "crop": "crop_wh", "ratio": "crop_ratio", "lines": "resolution"}
 SUFFIX = ".mp4"
+SPAN = re.compile(r"(\d+:){1,2}\d+-(\d+:){1,2}\d+")
+Number = TypeVar("Number", int, float)
 
 
 class Window(NamedTuple):
@@ -66,40 +68,74 @@ class HDTFVideo:
 
 
 def read_annotations(folder: Path) -> list[HDTFVideo]:
-    """All videos with times, in the order of the tables.
+    """All videos with times, in the order of the tables; `untimed` names the others.
 
     Raises:
-        UserError: a table is missing, or a line is not of its form; names file and line.
+        UserError: a table is missing, a line is not of its form, or a name occurs twice; names file and line.
     """
-    return [video for source in SOURCES for video in _read_source(folder, source)]
+    videos: dict[str, HDTFVideo] = {}
+    for source in SOURCES:
+        for video in _read_source(folder, source):
+            if video.name in videos:
+                raise UserError(
+                    f"{folder}: {video.name} is a video of {videos[video.name].source} and of {source}; a name may "
+                    "stand for one video only, since its file is called so"
+                )
+            videos[video.name] = video
+    return list(videos.values())
+
+
+def untimed(folder: Path) -> list[str]:
+    """Videos with an address and no times, so without clips."""
+    tables = [[_read_table(_path(folder, source, key)) for key in ("url", "times")] for source in SOURCES]
+    return [name for addresses, times in tables for name in addresses if name not in times]
+
+
+def _path(folder: Path, source: str, key: str) -> Path:
+    return folder / f"{source}_{TABLES[key]}.txt"
 
 
 def _read_source(folder: Path, source: str) -> list[HDTFVideo]:
-    tables = {key: _read_table(folder / f"{source}_{name}.txt") for key, name in TABLES.items()}
+    paths = {key: _path(folder, source, key) for key in TABLES}
+    tables = {key: _read_table(path) for key, path in paths.items()}
     videos = []
     for name, times in tables["times"].items():
         if name not in tables["url"]:
-            raise UserError(f"{folder}/{source}_{TABLES['times']}.txt: {name} has times and no address")
-        lines = int(tables["lines"].get(name, ["0"])[0])
-        clips = tuple(_clip(tables, source, name, number, span) for number, span in enumerate(times))
-        videos.append(HDTFVideo(name, source, tables["url"][name][0], lines or None, clips))
+            raise UserError(f"{paths['times']}: {name} has times and no address")
+        lines = _numbers(paths["lines"], name, tables["lines"].get(name, ["0"]), int, 1)[0]
+        clips = tuple(_clip(paths, tables, source, name, number, span) for number, span in enumerate(times))
+        videos.append(HDTFVideo(name, source, tables["url"][name][0], int(lines) or None, clips))
     return videos
 
 
-def _clip(tables: dict[str, dict[str, list[str]]], source: str, video: str, number: int, span: str) -> HDTFClip:
-    found = re.fullmatch(r"([\d:]+)-([\d:]+)", span)
-    if found is None or _seconds(found[2]) <= _seconds(found[1]):
-        raise UserError(f"{source}_{TABLES['times']}.txt: {video}: {span!r} is no span of time such as 00:20-01:35")
-    window, ratio = (tables[key].get(f"{video}_{number}") for key in ("crop", "ratio"))
+def _clip(
+    paths: dict[str, Path], tables: dict[str, dict[str, list[str]]], source: str, video: str, number: int, span: str
+) -> HDTFClip:
+    start, stop = map(_seconds, span.split("-", 1)) if SPAN.fullmatch(span) else (0, 0)
+    if stop <= start:
+        raise UserError(f"{paths['times']}: {video}: {span!r} is no span of time such as 00:20-01:35")
+    key = f"{video}_{number}"
+    window, ratio = tables["crop"].get(key), tables["ratio"].get(key)
     return HDTFClip(
         video,
         source,
         number,
-        _seconds(found[1]),
-        _seconds(found[2]),
-        Window(*map(int, window)) if window else None,
-        float(ratio[0]) if ratio else None,
+        start,
+        stop,
+        Window(*_numbers(paths["crop"], key, window, int, 4)) if window else None,
+        _numbers(paths["ratio"], key, ratio, float, 1)[0] if ratio else None,
     )
+
+
+def _numbers(path: Path, name: str, columns: list[str], kind: type[Number], count: int) -> list[Number]:
+    """So many, none of them below zero."""
+    try:
+        numbers = [kind(column) for column in columns]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count or min(numbers) < 0:
+        raise UserError(f"{path}: {name}: expected {count} numbers, found {' '.join(columns)!r}")
+    return numbers
 
 
 def _seconds(clock: str) -> float:
@@ -110,10 +146,18 @@ def _seconds(clock: str) -> float:
 def _read_table(path: Path) -> dict[str, list[str]]:
     """Columns after the name, by the name without its suffix."""
     try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give the folder with HDTF's annotation tables") from error
-    for number, row in enumerate(rows, 1):
-        if len(row) < 2:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: {reason}; give the folder with HDTF's annotation tables") from error
+    table: dict[str, list[str]] = {}
+    for number, (first, *columns) in ((number, line.split()) for number, line in enumerate(lines, 1) if line.strip()):
+        name = first.removesuffix(SUFFIX)
+        if not columns:
             raise UserError(f"{path}: line {number} has a name and nothing else")
-    return {row[0].removesuffix(SUFFIX): row[1:] for row in rows}
+        if name in table:
+            raise UserError(f"{path}: line {number}: {name} has a line already")
+        if name != Path(name).name or name.startswith("."):
+            raise UserError(f"{path}: line {number}: the name {name!r} cannot be a file's")
+        table[name] = columns
+    return table
