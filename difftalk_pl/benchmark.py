@@ -1,83 +1,81 @@
 """The command `benchmark`: what data loading costs, and that it costs the same however many frames there are."""
 
-import gc
 import logging
 import tempfile
 import time
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader
 
 from difftalk_pl.data.audio import RATE
-from difftalk_pl.data.clips import SAMPLES_PER_FRAME, ClipRow, create_dataset, open_clips, write_rows
+from difftalk_pl.data.clips import SAMPLES_PER_FRAME
 from difftalk_pl.data.deepspeech import HIDDEN, DeepSpeech, deepspeech_input
-from difftalk_pl.data.latent_cache import LatentCache
-from difftalk_pl.data.references import ReferenceRule
-from difftalk_pl.data.sampler import WindowSampler
-from difftalk_pl.data.windows import TRAINING, Windows
+from difftalk_pl.data.loaders import Loading
+from difftalk_pl.disk_costs import PIECE, DiskLimits, DiskRate, disk_limits, disk_rates, latents_of, real_dataset
 from difftalk_pl.errors import UserError
+from difftalk_pl.loading_costs import Cost, gap_for, make_dataset, measure
 
 log = logging.getLogger(__name__)
 
-CODEC = "benchmark"
-LATENT = (3, 64, 64)  # of 256 px frames with f=4, and of 512 px frames with f=8
 SHORTER = 100  # times fewer frames in the dataset that stands beside the large one
-MIN_GAP = 60
-
-
-class Cost(NamedTuple):
-    """What one dataset takes."""
-
-    frames: int
-    start_seconds: float  # from the folder to the first batch, the workers' start included
-    growth: float  # MiB of anonymous memory that the parent gained from before the start to after the last batch
-    rate: float  # windows a second, start-up apart
+READS = 3  # pieces of latents a window
+ORDERS: tuple[Literal["shuffled", "clips"], ...] = ("shuffled", "clips")
 
 
 def benchmark(
     clips: int = 500,
     frames: int = 3000,
     batches: int = 200,
-    workers: int = 2,
+    workers: int | list[int] = 2,
     batch_size: int = 32,
+    real: float | None = None,
+    folder: Path | None = None,
     speech: float | None = None,
 ) -> None:
     """Load latent windows of a large dataset and of one with a hundredth of its frames, and compare the costs.
 
     Both are made of empty (sparse) files in a temporary folder and are removed afterwards. Disk and page cache are
-    therefore faster than with real latents: the table shows the loader's own cost.
+    therefore faster than with real latents: the table shows the loader's own cost. --real reads from a disk.
 
     Args:
         clips: clips of both datasets.
         frames: frames of every clip of the large one.
         batches: batches to load.
-        workers: loader processes.
+        workers: loader processes; a list measures each, [1,2,4].
         batch_size: windows a batch.
+        real: measure this instead: so many GB of latents on a disk, cold and warm, beside the disk's own speed.
+        folder: on that disk; the system's temporary folder by default.
         speech: measure this instead: what DeepSpeech features of so many seconds cost.
     """
     if speech is not None:
         log.info("%s", speech_cost(speech))
         return
-    if min(clips, batches, batch_size) < 1 or workers < 0 or frames < 2 * SHORTER:
+    each = [workers] if isinstance(workers, int) else workers
+    if min(clips, batches, batch_size) < 1 or not each or min(each) < 0 or frames < 2 * SHORTER:
         raise UserError(
             f"clips={clips}, frames={frames}, batches={batches}, workers={workers}, batch_size={batch_size}: "
             f"at least 1 clip, {2 * SHORTER} frames, 1 batch, 0 workers and 1 window a batch are needed"
         )
+    ways = [Loading(batch_size, workers=number) for number in each]
+    if real is not None:
+        with real_dataset(folder or Path(tempfile.gettempdir()), real, frames) as root:
+            limits = disk_limits(latents_of(root))
+            Console().print(_disk_table(limits, [rate for way in ways for rate in disk_rates(root, way, frames)]))
+        return
+    ways = [Loading(batch_size, workers=way.workers, order=order) for order in ORDERS for way in ways]
     costs = []
     for length in (frames // SHORTER, frames):
-        with tempfile.TemporaryDirectory(prefix="difftalk_pl_") as folder:
-            root = Path(folder)
-            make_dataset(root, clips, length)
-            log.info("%d clips of %d frames: loading %d batches", clips, length, batches)
-            costs.append(_measure(root, gap_for(frames // SHORTER), batches, workers, batch_size))
-    Console().print(_table(costs, clips))
+        with tempfile.TemporaryDirectory(prefix="difftalk_pl_") as inside:
+            make_dataset(Path(inside), clips, length)
+            for way in ways:
+                log.info("%d clips of %d frames, %s: loading %d batches", clips, length, _title(way), batches)
+                costs.append(measure(Path(inside), gap_for(frames // SHORTER), batches, way))
+    Console().print(_table(costs[: len(ways)], costs[len(ways) :], ways, clips))
 
 
 class SpeechCost(NamedTuple):
@@ -112,72 +110,43 @@ def speech_cost(seconds: float, hidden: int = HIDDEN, device: str | None = None)
     return SpeechCost(seconds, middle - start, end - middle, torch.get_num_threads(), str(where))
 
 
-def gap_for(frames: int) -> int:
-    """Frames between target and reference: the usual 60, or less where the clips are too short for it."""
-    return min(MIN_GAP, max(frames // 2, 1))
+ROWS = {
+    "start_seconds": ("start-up to first batch, s", ".2f"),
+    "growth": ("parent's memory growth, MiB", ".1f"),
+    "worker": ("largest worker's memory, MiB", ".1f"),
+    "worker_growth": ("worker's memory growth, MiB", ".1f"),
+    "proportional": ("all processes' memory (PSS), MiB", ".0f"),
+    "rate": ("windows a second", ".0f"),
+}
 
 
-def make_dataset(root: Path, clips: int, frames: int, latent: tuple[int, int, int] = LATENT) -> None:
-    """Write a dataset of sparse files: all there but the videos, all zero, hardly any disk used."""
-    create_dataset(root, size=256)
-    cache = LatentCache(root, CODEC, "mouth_safe")
-    cache.describe()
-    rows = [ClipRow(f"clip_{number:05d}", f"person_{number:05d}", frames, "benchmark", "ok") for number in range(clips)]
-    for row in rows:
-        folder = root / "clips" / row.name
-        (folder / "features").mkdir(parents=True)
-        open_memmap(folder / "landmarks.npy", "w+", np.float32, (frames, 68, 2))
-        open_memmap(folder / "features" / "mfcc.npy", "w+", np.float32, (2 * frames, 26))
-        open_memmap(cache.path(row.name), "w+", np.float16, (2, frames, *latent))
-    write_rows(root, rows)
+def _title(way: Loading) -> str:
+    return f"{way.order}, {way.workers} worker{'' if way.workers == 1 else 's'}"
 
 
-def open_windows(root: Path, min_gap: int) -> Windows:
-    """The windows of such a dataset, opened as training opens them."""
-    clips, cache = open_clips(root), LatentCache(root, CODEC, "mouth_safe")
-    cache.check(clips)
-    return Windows(clips, TRAINING, latents=cache, reference=ReferenceRule(min_gap))
-
-
-def anonymous_memory() -> float:
-    """MiB that this process holds of its own, without mapped files, which the system can take back. Linux."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        return float("nan")
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("RssAnon"))
-
-
-def _measure(root: Path, min_gap: int, batches: int, workers: int, batch_size: int) -> Cost:
-    gc.collect()
-    memory, start = anonymous_memory(), time.perf_counter()
-    windows = open_windows(root, min_gap)
-    loader = DataLoader(windows, batch_size, sampler=WindowSampler(len(windows), seed=0), num_workers=workers)
-    stream = iter(_epochs(loader))
-    next(stream)
-    started = time.perf_counter()
-    for _ in islice(stream, batches):
-        pass
-    seconds = time.perf_counter() - started
-    growth = anonymous_memory() - memory
-    return Cost(sum(clip.frames for clip in windows.clips), started - start, growth, batches * batch_size / seconds)
-
-
-def _epochs(loader: DataLoader):
-    while True:
-        yield from loader
-
-
-def _table(costs: list[Cost], clips: int) -> Table:
-    few, many = costs
-    ratio = [large / small if small > 0 else float("nan") for small, large in zip(few, many, strict=True)]
+def _table(few: Sequence[Cost], many: Sequence[Cost], ways: Sequence[Loading], clips: int) -> Table:
     table = Table(title=f"data loading, {clips} clips; the cost must not follow the frames")
-    for column in ("", f"{few.frames:,} frames", f"{many.frames:,} frames", "ratio"):
+    for column in ("", f"{few[0].frames:,} frames", f"{many[0].frames:,} frames", "ratio"):
         table.add_column(column, justify="right" if column else "left")
-    table.add_row("frames", f"{few.frames:,}", f"{many.frames:,}", f"{ratio[0]:.0f}")
-    table.add_row(
-        "start-up to first batch, s", f"{few.start_seconds:.2f}", f"{many.start_seconds:.2f}", f"{ratio[1]:.2f}"
+    table.add_row("frames", f"{few[0].frames:,}", f"{many[0].frames:,}", f"{many[0].frames / few[0].frames:.0f}")
+    for small, large, way in zip(few, many, ways, strict=True):
+        table.add_section()
+        table.add_row(f"[bold]{_title(way)}")
+        for name, (label, form) in ROWS.items():
+            one, other = getattr(small, name), getattr(large, name)
+            table.add_row(label, f"{one:{form}}", f"{other:{form}}", f"{other / one:.2f}" if one > 0 else "-")
+    return table
+
+
+def _disk_table(limits: DiskLimits, rates: Sequence[DiskRate]) -> Table:
+    size, pieces = PIECE // 1024, f"{limits.one:.0f} by one thread, {limits.many:.0f} by 16"
+    table = Table(
+        title="windows a second from the disk",
+        caption=f"the disk itself: {limits.sequential:.0f} MB/s of whole files; pieces of {size} KiB a second: "
+        f"{pieces}; a window reads {READS} pieces, with read-ahead every byte is read once an epoch",
     )
-    table.add_row("parent's memory growth, MiB", f"{few.growth:.1f}", f"{many.growth:.1f}", f"{ratio[2]:.2f}")
-    table.add_row("windows a second", f"{few.rate:.0f}", f"{many.rate:.0f}", f"{ratio[3]:.2f}")
+    for column in ("", "workers", "first batch, s", "cold", "warm"):
+        table.add_column(column, justify="right" if column else "left")
+    for rate in rates:
+        table.add_row(rate.way, str(rate.workers), f"{rate.start_seconds:.2f}", f"{rate.cold:.0f}", f"{rate.warm:.0f}")
     return table

@@ -6,7 +6,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-from difftalk_pl.data.prepare import VIDEO_SUFFIXES
+from difftalk_pl.data.layouts import VIDEO_SUFFIXES
 from difftalk_pl.data.tags import TAG, read_tags
 from difftalk_pl.data.video import read_frames
 from difftalk_pl.data.watermark import Reading, read_mark

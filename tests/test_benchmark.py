@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import pytest
 
-from difftalk_pl.benchmark import anonymous_memory, benchmark, make_dataset, open_windows, speech_cost
+from difftalk_pl.benchmark import benchmark, speech_cost
 from difftalk_pl.data.sampler import WindowSampler
 from difftalk_pl.data.windows import OPEN_CLIPS
 from difftalk_pl.errors import UserError
+from difftalk_pl.loading_costs import anonymous_memory, make_dataset, open_windows
 
 CLIPS, DRAWS, GAP = 500, 2000, 10
 FEW, MANY = 30, 3000  # frames a clip: 15,000 and 1.5 million

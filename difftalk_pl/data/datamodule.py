@@ -2,19 +2,21 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from difftalk_pl.data.audio import AROUND
 from difftalk_pl.data.clips import Clip, open_clips, read_dataset
 from difftalk_pl.data.features import FeatureModel, check_features, known_kinds, read_record
 from difftalk_pl.data.following import face_in
-from difftalk_pl.data.latent_cache import LatentCache
+from difftalk_pl.data.latent_batches import to_network_precision
+from difftalk_pl.data.latent_cache import LatentCache, Latents
+from difftalk_pl.data.loaders import Loading, make_loader, open_latents, training_order
 from difftalk_pl.data.masks import MaskName, MaskPolicy
+from difftalk_pl.data.quality_filter import Keep, keep_good
 from difftalk_pl.data.references import ReferencePolicy, ReferenceRule
 from difftalk_pl.data.sampler import ShardSampler, WindowSampler
 from difftalk_pl.data.splits import Split
@@ -34,21 +36,6 @@ from difftalk_pl.errors import UserError
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Loading:
-    """How batches are made.
-
-    Args:
-        batch_size: windows a step and process.
-        eval_batch_size: windows a step in validation and test.
-        workers: loader processes of each process.
-    """
-
-    batch_size: int = 16
-    eval_batch_size: int = 16
-    workers: int = 2
-
-
 class HDTFDataModule(L.LightningDataModule):
     """Windows of a prepared dataset: HDTF's, or anyone's.
 
@@ -65,7 +52,8 @@ class HDTFDataModule(L.LightningDataModule):
         sync: what a SyncNet sees and hears, for contents sync.
         seed: of the order and of the references.
         split: who trains, validates and tests.
-        loading: batch sizes and workers.
+        keep: of every side only the clips within ranges of columns of quality.csv, such as yaw: [null, 35].
+        loading: batch sizes and workers, the order of training, and where latents are read from.
     """
 
     def __init__(
@@ -81,6 +69,7 @@ class HDTFDataModule(L.LightningDataModule):
         sync: SyncData = SyncData(),
         seed: int = 0,
         split: Split = Split(),
+        keep: Keep = Keep(),
         loading: Loading = Loading(),
     ) -> None:
         super().__init__()
@@ -89,7 +78,7 @@ class HDTFDataModule(L.LightningDataModule):
         self.rule = ReferenceRule(min_reference_gap)
         self.frames_per_clip = {"train": None, "val": val_frames, "test": test_frames}
         self.smoothing, self.sync, self.seed = smoothing, sync, seed
-        self.split = split
+        self.split, self.keep = split, keep
         self.loading = loading
         if features not in known_kinds():
             raise UserError(f"features {features!r}: expected one of {', '.join(known_kinds())}")
@@ -122,10 +111,11 @@ class HDTFDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Divide the clips, open the Datasets and see that they have their features; reads clips.csv, no frame."""
         clips = open_clips(self.root)
-        self.sides = sides = self.split.apply(clips)
+        sides = self.split.apply(clips)
         used = {clip.name for side in sides.values() for clip in side}
         if unused := [clip.name for clip in clips if clip.name not in used]:
             log.info("on no side: %s", ", ".join(unused))
+        self.sides = sides = keep_good(self.root, sides, self.keep)
         log.info("clips: %s", ", ".join(f"{side} {len(clips)}" for side, clips in sides.items()))
         if self.contents == "sync":
             self.windows = open_sides(sides, stage, self.sync, self.seed)
@@ -212,22 +202,20 @@ class HDTFDataModule(L.LightningDataModule):
         """Batches of these windows, in their order."""
         return DataLoader(windows, self.loading.eval_batch_size, sampler=places, num_workers=self.loading.workers)
 
-    def _latents(self, clips: list[Clip]) -> LatentCache:
+    def _latents(self, clips: list[Clip]) -> Latents:
         codec = getattr(getattr(self.trainer, "lightning_module", None), "codec", None)
         if codec is None:
             raise UserError("data.contents latents: the model has no autoencoder to tell which latents are meant")
-        cache = LatentCache(self.root, codec.hash, self.mask.name)
-        cache.check(clips)
-        return cache
+        return open_latents(LatentCache(self.root, codec.hash, self.mask.name), clips, self.loading)
 
     def train_dataloader(self) -> DataLoader:
         windows = self.windows["train"]
-        sampler = WindowSampler(len(windows), seed=self.seed, **self._ranks())
+        leads = getattr(self.trainer, "local_rank", 0) == 0
+        sampler = training_order(windows, self.loading, self.seed, **self._ranks(), reads_ahead=leads)
         if self.trainer is not None:
             sampler.set_epoch(self.trainer.current_epoch)
-        loader = self._loader(
-            windows, sampler, self.loading.batch_size, drop_last=len(sampler) > self.loading.batch_size
-        )
+        size, workers = self.loading.batch_size, self.loading.workers
+        loader = make_loader(windows, sampler, size, workers, drop_last=len(sampler) > size)
         if self.trainer is not None and self.trainer.fit_loop.restarting:
             self._go_on(sampler, len(loader))
         return loader
@@ -268,19 +256,12 @@ class HDTFDataModule(L.LightningDataModule):
                 f"{side}: {len(windows)} windows for {ranks['world_size']} processes: each needs one; raise "
                 f"data.{side}_frames, or use fewer devices"
             )
-        return self._loader(windows, ShardSampler(len(windows), **ranks), self.loading.eval_batch_size)
+        shard = ShardSampler(len(windows), **ranks)
+        return make_loader(windows, shard, self.loading.eval_batch_size, self.loading.workers)
 
-    def _loader(self, windows: Dataset, sampler, batch_size: int, drop_last: bool = False) -> DataLoader:
-        workers = self.loading.workers
-        return DataLoader(
-            windows,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=workers,
-            drop_last=drop_last,
-            persistent_workers=workers > 0,
-            pin_memory=False,
-        )
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """On the device, latents become what the network takes."""
+        return to_network_precision(batch)
 
     def _ranks(self) -> dict[str, int]:
         if self.trainer is None:

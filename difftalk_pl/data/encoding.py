@@ -12,6 +12,10 @@ from av.video.stream import VideoStream
 
 from difftalk_pl.data.colour import CHROMA, ToYUV, tag_colours
 
+# Key frames only. Beside `medium`, crf 5 on real clips at 256 pixels: a quarter of the time to write and half of it to
+# read, as CAVLC is simpler than CABAC; 0 to 0.6 dB better, as x264 no longer bends the picture to the eye; 16 % larger.
+INTRA = {"preset": "superfast", "tune": "psnr", "coder": "cavlc", "g": "1", "bf": "0"}
+
 
 def fit_audio(samples: np.ndarray, n: int) -> np.ndarray:
     """Cut, or pad with silence, to exactly n samples."""
@@ -77,7 +81,7 @@ def encode(
 def _video_output(
     container: OutputContainer, width: int, height: int, fps: Fraction, crf: float, intra: bool
 ) -> VideoStream:
-    options = {"crf": str(crf), "preset": "medium"} | ({"g": "1", "bf": "0"} if intra else {})
+    options = {"crf": str(crf), **(INTRA if intra else {"preset": "medium"})}
     stream = container.add_stream("libx264", rate=fps, options=options | CHROMA)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.codec_context.thread_count = 2  # more only cost memory: every thread holds frames

@@ -1,34 +1,37 @@
-"""Finding one face through a clip: dlib's detector now and then, its 68 landmarks chained from frame to frame in
-between.
+"""Finding one face through a clip: the detector now and then, 68 landmarks chained from frame to frame in between.
 
 Detecting in every frame costs ten times as much and lets the landmarks jump with the detector's coarse boxes;
 chaining alone would go on drawing a face after a cut. So a chained face counts only between two detections that
 confirm it, and where a detection does not, the frames since the last one are looked at again, one by one.
 """
 
-import importlib.util
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 
-import dlib
 import numpy as np
 from PIL import Image
 
-from difftalk_pl.errors import UserError
+from difftalk_pl.data.dlib_faces import MODEL, boxes_in, landmarks_in, model_path
+from difftalk_pl.data.face_detectors import (
+    Box,
+    FaceDetector,
+    best_overlap,
+    box_of,
+    centre_and_size,
+    intersection_over_union,
+    open_detector,
+)
 
+__all__ = ["FaceTrack", "FaceTracker", "box_of", "boxes_in", "intersection_over_union", "landmarks_in", "model_path"]
+__all__ += ["MODEL", "track_faces"]
 DETECT_SIDE = (320, 640)  # detection runs at half size, but with a long side within these pixels
 TINY_SIDE = 800  # frames up to this side are searched at twice the size before they count as faceless
 SAME_FACE = 0.3  # intersection over union from which a detection confirms a track
 DRIFTED = 0.06  # of the face's size: further from fresh landmarks, the chain starts again at the detection
 LOST_FOR = 50  # frames after which a face that comes back is another face
-BOX_OFFSET, BOX_SIDE = (0.0, -0.09), 1.05  # the detector's boxes about its landmarks, in face sizes; mean of real clips
 BRIEF = 3  # a track shorter than this many frames is a false alarm, not a face
-MODEL = "shape_predictor_68_face_landmarks.dat"
 
-Box = np.ndarray  # (4,) left, top, right, bottom, pixels
 Describe = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -96,30 +99,37 @@ class FaceTracker:
 
     Args:
         detect_every: frames from one detection to the next.
-        describe: (frame, landmarks) -> descriptor, asked once for every new face.
+        describe: (frame, landmarks) -> descriptor, asked once for every new face; it needs frames in colour.
         first: the number of the first frame.
+        detector: what finds faces and landmarks; dlib by default.
     """
 
-    def __init__(self, detect_every: int = 10, describe: Describe | None = None, first: int = 0) -> None:
+    def __init__(
+        self,
+        detect_every: int = 10,
+        describe: Describe | None = None,
+        first: int = 0,
+        detector: FaceDetector | None = None,
+    ) -> None:
         self.detect_every, self.describe = max(1, detect_every), describe
+        self.detector = detector or open_detector("dlib")
         self.detections, self.first, self.frames = 0, first, first
         self._tracks: list[_Track] = []
-        self._recent: deque[np.ndarray] = deque(maxlen=self.detect_every)  # small copies, to look at again
+        self._recent: deque[np.ndarray] = deque(maxlen=self.detect_every)  # to look at again
 
     def update(self, frame: np.ndarray) -> None:
-        """Take the next frame, (H, W, 3) uint8 RGB."""
+        """Take the next frame, (H, W, 3) uint8 RGB, or (H, W) where that is enough for the detector."""
         alive = [track for track in self._tracks if track.alive]
+        self.frames += 1
         for track in alive:
-            track.add(self.frames, landmarks_in(frame, track.box))
+            self._add(track, frame, track.box)
         self._recent.append(frame)
-        if (self.frames - self.first) % self.detect_every == 0:
-            found = self._detect_for(frame, alive)
-            self._give_up([track for track in alive if not self._confirm(track, frame, found)], alive)
-            self._take_up(frame, found)
+        if (self._now - self.first) % self.detect_every == 0:
+            self._look(frame, alive)
         elif self._searching():
             found = self._detect(frame, shrink=True)
-            self._take_up(frame, [box for box in found if _best(box, [track.box for track in alive])[1] < SAME_FACE])
-        self.frames += 1
+            apart = [box for box in found if best_overlap(box, [track.box for track in alive])[1] < SAME_FACE]
+            self._take_up(frame, apart)
 
     def result(self) -> FaceTrack:
         """The face that was largest, summed over the frames."""
@@ -128,7 +138,9 @@ class FaceTracker:
 
     def tracks(self) -> list[_Track]:
         """All faces, after a last look at them; ask for them once, at the end."""
-        self._recheck([track for track in self._tracks if track.alive], self.frames - 1)
+        alive = [track for track in self._tracks if track.alive]
+        if any(track.confirmed < self._now for track in alive):
+            self._look(self._recent[-1], alive)
         return [track for track in self._tracks if len(track.boxes) >= min(BRIEF, self.frames - self.first)]
 
     def joined(self, tracks: list[_Track], faces_seen: int) -> FaceTrack:
@@ -140,26 +152,43 @@ class FaceTracker:
             boxes[list(track.boxes)] = list(track.boxes.values())
         return FaceTrack(landmarks, boxes, self.detections, faces_seen)
 
+    @property
+    def _now(self) -> int:
+        """The number of the frame that came last."""
+        return self.frames - 1
+
     def _searching(self) -> bool:
         """Whether a face was lost a moment ago or there is none at all, so that waiting for the next detection would
         cost frames."""
-        lost = (self.frames - max(track.boxes) <= self.detect_every for track in self._tracks if not track.alive)
+        lost = (self._now - max(track.boxes) <= self.detect_every for track in self._tracks if not track.alive)
         return any(lost) or not any(track.alive for track in self._tracks)
+
+    def _add(self, track: _Track, frame: np.ndarray, box: Box) -> None:
+        """The landmarks of this frame, where the detector sees any."""
+        points = self.detector.landmarks(frame, box)
+        if np.isfinite(points).all():
+            track.add(self._now, points)
+
+    def _look(self, frame: np.ndarray, alive: list[_Track]) -> None:
+        """Hold the live tracks against a detection in the last frame, and take up what else it finds."""
+        found = self._detect_for(frame, alive)
+        self._give_up([track for track in alive if not self._confirm(track, frame, found)], alive)
+        self._take_up(frame, found)
 
     def _detect(self, frame: np.ndarray, shrink: bool) -> list[Box]:
         self.detections += 1
         small, ratio = _shrink(frame) if shrink else (frame, 1.0)
-        return [box / ratio for box in boxes_in(small)]
+        return [box / ratio for box in self.detector.boxes(small)]
 
     def _detect_for(self, frame: np.ndarray, tracks: list[_Track]) -> list[Box]:
         """Detections in the small frame, or in the full one where there is no track yet or the small one misses one."""
         found = self._detect(frame, shrink=True)
-        if tracks and all(_best(track.box, found)[1] >= SAME_FACE for track in tracks):
+        if tracks and all(best_overlap(track.box, found)[1] >= SAME_FACE for track in tracks):
             return found
         return self._detect(frame, shrink=False) or found or self._detect_tiny(frame)
 
     def _detect_tiny(self, frame: np.ndarray) -> list[Box]:
-        """The detector sees nothing below 80 pixels: in small frames, look at twice the size."""
+        """dlib's detector sees nothing below 80 pixels: in small frames, look at twice the size."""
         if max(frame.shape) > TINY_SIDE:
             return []
         height, width = frame.shape[:2]
@@ -168,96 +197,72 @@ class FaceTracker:
 
     def _confirm(self, track: _Track, frame: np.ndarray, found: list[Box]) -> bool:
         """Whether a detection agrees with a track; takes it out of `found`. A chain that has drifted starts anew."""
-        index, overlap = _best(track.box, found)
+        index, overlap = best_overlap(track.box, found)
         if overlap < SAME_FACE:
             return False
-        fresh = landmarks_in(frame, found.pop(index))
-        if _distance(fresh, track.points[self.frames]) > DRIFTED:
-            self._recheck([track], self.frames)
-            track.add(self.frames, fresh)
-        track.confirmed = self.frames
+        fresh = self.detector.landmarks(frame, found.pop(index))
+        if not np.isfinite(fresh).all():
+            return False
+        if _distance(fresh, track.points.get(self._now)) > DRIFTED:
+            self._recheck([track])
+            track.add(self._now, fresh)
+        track.confirmed = self._now
         return True
 
     def _give_up(self, tracks: list[_Track], alive: list[_Track]) -> None:
         """Lose tracks that no detection confirmed; one that slipped onto another face goes without a second look."""
         confirmed = [track.box for track in alive if track not in tracks]
         for track in tracks:
-            if _best(track.box, confirmed)[1] >= SAME_FACE:
+            if best_overlap(track.box, confirmed)[1] >= SAME_FACE:
                 track.forget(since=track.confirmed)
-        self._recheck(tracks, self.frames)
+        self._recheck(tracks)
         for track in tracks:
             track.lose()
 
     def _take_up(self, frame: np.ndarray, found: list[Box]) -> None:
         """Give detections that belong to no live track to the lost ones that they continue, or to new ones."""
-        lost = [track for track in self._tracks if not track.alive and self.frames - track.confirmed <= LOST_FOR]
+        lost = [track for track in self._tracks if not track.alive and self._now - track.confirmed <= LOST_FOR]
         for box in found:
-            index, overlap = _best(box, [track.box for track in lost])
+            points = self.detector.landmarks(frame, box)
+            if not np.isfinite(points).all():
+                continue
+            index, overlap = best_overlap(box, [track.box for track in lost])
             if overlap >= SAME_FACE:
                 track = lost.pop(index)
             else:
-                self._tracks.append(track := _Track(box, self.frames))
-            points = landmarks_in(frame, box)
+                self._tracks.append(track := _Track(box, self._now))
             if track.descriptor is None and self.describe is not None:
                 track.descriptor = self.describe(frame, points)
-            track.add(self.frames, points)
-            track.alive, track.confirmed = True, self.frames
+            track.add(self._now, points)
+            track.alive, track.confirmed = True, self._now
 
-    def _recheck(self, tracks: list[_Track], last: int) -> None:
+    def _recheck(self, tracks: list[_Track]) -> None:
         """Look again at the frames since these tracks were last confirmed, each with a detection of its own.
 
         Frames that show no face at the track's place are given up; where the chain has drifted, fresh landmarks replace
         it.
         """
-        for number, frame in enumerate(self._recent, last - len(self._recent) + 1):
+        for number, frame in enumerate(self._recent, self.frames - len(self._recent)):
             doubted = [track for track in tracks if number > track.confirmed and number in track.boxes]
             found = self._detect_for(frame, doubted) if doubted else []
             for track in doubted:
-                index, overlap = _best(track.boxes.pop(number), found)
+                index, overlap = best_overlap(track.boxes.pop(number), found)
                 points = track.points.pop(number)
                 if overlap >= SAME_FACE:
-                    fresh = landmarks_in(frame, found[index])
-                    track.add(number, points if _distance(fresh, points) <= DRIFTED else fresh)
+                    fresh = self.detector.landmarks(frame, found[index])
+                    drifted = np.isfinite(fresh).all() and _distance(fresh, points) > DRIFTED
+                    track.add(number, fresh if drifted else points)
 
 
-def track_faces(frames: Iterable[np.ndarray], *, detect_every: int = 10) -> FaceTrack:
-    """Follow the faces through (H, W, 3) uint8 RGB frames, holding no more than `detect_every` of them; see
-    `FaceTracker`."""
-    tracker = FaceTracker(detect_every)
+def track_faces(
+    frames: Iterable[np.ndarray], *, detect_every: int = 10, detector: FaceDetector | None = None
+) -> FaceTrack:
+    """Follow the faces through (H, W, 3) uint8 RGB frames, or (H, W) ones where the detector needs no colour, holding
+    no more than `detect_every` of them; see `FaceTracker`."""
+    tracker = FaceTracker(detect_every, detector=detector)
     for frame in frames:
         tracker.update(frame)
     return tracker.result()
-
-
-def model_path(name: str) -> Path:
-    """A weight file of face_recognition_models, found without importing it: the import needs the vanished
-    pkg_resources."""
-    spec = importlib.util.find_spec("face_recognition_models")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        if (path := Path(folder) / "models" / name).exists():
-            return path
-    raise UserError(f"{name}: not found; install it by: pip install face_recognition_models")
-
-
-@lru_cache(maxsize=1)
-def _detector():
-    return dlib.get_frontal_face_detector()
-
-
-@lru_cache(maxsize=1)
-def _predictor():
-    return dlib.shape_predictor(str(model_path(MODEL)))
-
-
-def boxes_in(frame: np.ndarray) -> list[Box]:
-    """What dlib's detector finds in a frame, (H, W, 3) uint8 RGB; it sees nothing below 80 pixels."""
-    return [np.array([face.left(), face.top(), face.right() + 1, face.bottom() + 1]) for face in _detector()(frame, 0)]
-
-
-def landmarks_in(frame: np.ndarray, box: Box) -> np.ndarray:
-    """dlib's 68 points of the face in this box, (68, 2) float32 in whole pixels, whether there is a face or not."""
-    shape = _predictor()(frame, dlib.rectangle(*(round(float(side)) for side in box)))
-    return np.array([(point.x, point.y) for point in shape.parts()], np.float32)
 
 
 def _shrink(frame: np.ndarray) -> tuple[np.ndarray, float]:
@@ -265,36 +270,11 @@ def _shrink(frame: np.ndarray) -> tuple[np.ndarray, float]:
     height, width = frame.shape[:2]
     ratio = min(1.0, min(max(max(height, width) / 2, DETECT_SIDE[0]), DETECT_SIDE[1]) / max(height, width))
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)), ratio
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)), ratio
 
 
-def box_of(points: np.ndarray) -> Box:
-    """The box in which the detector would have seen these landmarks, pixels, without the coarse steps of its boxes."""
-    centre, size = _centre_and_size(points)
-    middle, half = centre + np.array(BOX_OFFSET) * size, BOX_SIDE * size / 2
-    return np.concatenate([middle - half, middle + half])
-
-
-def _centre_and_size(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Middle and mean side of the box around the outer points; a wide open mouth moves them little."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    return (low + high) / 2, max(float((high - low).mean()), 1.0)
-
-
-def _distance(points: np.ndarray, others: np.ndarray) -> float:
-    """Mean distance of corresponding landmarks over the size of the face."""
-    return float(np.linalg.norm(points - others, axis=1).mean()) / _centre_and_size(points)[1]
-
-
-def _best(box: Box, others: list[Box]) -> tuple[int, float]:
-    """Which of the boxes overlaps most, and its intersection over union; (-1, 0.0) where there are none."""
-    overlaps = [intersection_over_union(box, other) for other in others]
-    return max(enumerate(overlaps), key=lambda pair: pair[1], default=(-1, 0.0))
-
-
-def intersection_over_union(a: Box, b: Box) -> float:
-    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = float(width * height)
-    return shared / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared)
+def _distance(points: np.ndarray, others: np.ndarray | None) -> float:
+    """Mean distance of corresponding landmarks over the size of the face; without others, infinite."""
+    if others is None:
+        return float("inf")
+    return float(np.linalg.norm(points - others, axis=1).mean()) / centre_and_size(points)[1]

@@ -67,7 +67,7 @@ def check_face(landmarks: np.ndarray, width: int, height: int, min_face: float) 
         UserError: names the size or the time.
     """
     if (size := face_size(landmarks)) < min_face:
-        raise UserError(f"face too small: {size:.0f} pixels from ear to ear, at least {min_face:.0f} are needed")
+        raise UserError(f"face too small: {int(size)} pixels from ear to ear, at least {min_face:.0f} are needed")
     allowed = OUTSIDE * size
     beyond = np.maximum(-landmarks, landmarks - [width, height]).max(axis=(1, 2))
     if beyond.max() > allowed:
@@ -82,7 +82,7 @@ def crop_square(landmarks: np.ndarray, width: int, height: int, margin: float = 
 
     The side is `margin` times the face, or more where the face wanders; the square is pushed into the frame, and
     where the frame is too small for it the side is the frame's shorter one. It holds every landmark of every frame
-    that lies inside of the frame.
+    that lies inside of the frame. Its numbers are even where they can be, as video halves its colours.
 
     Args:
         landmarks: (T, 68, 2) pixels, no NaN.
@@ -101,9 +101,15 @@ def crop_square(landmarks: np.ndarray, width: int, height: int, margin: float = 
             f"the face wanders over {needed} pixels, the frame's shorter side has {min(width, height)}; cut the clip"
         )
     side = min(max(round(margin * face), needed), width, height)
-    corner = (first + last) / 2 - side * np.array([0.5, FACE_HEIGHT])
-    corner = np.clip(
-        corner, np.ceil(last) - side, np.floor(first)
-    )  # all landmarks first, then the wish for their place
-    x, y = np.clip(np.round(corner), 0, frame - side).astype(int)
-    return Crop(int(x), int(y), side)
+    side += side % 2 if side < min(width, height) else 0
+    lowest, highest = np.maximum(np.ceil(last) - side, 0), np.minimum(np.floor(first), frame - side)
+    wish = (first + last) / 2 - side * np.array([0.5, FACE_HEIGHT])
+    x, y = (_even(*of_axis) for of_axis in zip(wish, lowest, highest, strict=True))
+    return Crop(x, y, side)
+
+
+def _even(wish: float, lowest: float, highest: float) -> int:
+    """The even number closest to the wish; an odd one where the limits leave no choice."""
+    number = 2 * round(min(max(wish, lowest), highest) / 2)
+    number += 2 * (number < lowest) - 2 * (number > highest)
+    return int(number if lowest <= number <= highest else lowest)

@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from difftalk_pl.data.array_file import ArrayFile, Layout
 from difftalk_pl.data.clips import Clip
 from difftalk_pl.data.masks import MaskName
 from difftalk_pl.errors import UserError
@@ -36,7 +39,7 @@ class LatentCache:
         (self.folder / "latents.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def open(self, clip: Clip) -> np.memmap:
-        """Memory-map a clip's latents for `read_latent`. Raises UserError where there are none or they do not fit."""
+        """Memory-map a clip's latents. Raises UserError where there are none or they do not fit."""
         path = self.path(clip.name)
         if not path.exists():
             raise UserError(f"no latents for {clip.name!r}: {self._remedy()}")
@@ -46,7 +49,13 @@ class LatentCache:
             raise UserError(f"{path}: cannot be read ({error}); remove it and run cache-latents") from error
         if array.ndim != 5 or array.shape[:2] != (2, clip.frames):
             raise UserError(f"{path}: shape {array.shape} for {clip.frames} frames; remove it and run cache-latents")
+        if array.dtype != np.float16:
+            raise UserError(f"{path}: holds {array.dtype}, expected float16; remove it and run cache-latents")
         return array
+
+    def reader(self, clip: Clip) -> "LatentFile":
+        """A clip's latents for reading at random."""
+        return LatentFile(Layout.of(self.open(clip)))
 
     def check(self, clips: list[Clip]) -> None:
         """Name the clips without latents before training starts, and the caches that other codecs or masks made."""
@@ -61,14 +70,20 @@ class LatentCache:
         return f"run cache-latents --data {self.root} --mask {self.mask} with autoencoder {self.codec}{made}"
 
 
-def read_latent(latents: np.memmap, kind: int, frame: int) -> np.ndarray:
-    """One frame's latents, (C, h, w) float32; kind 0 is z, 1 is z of the masked frame.
+class LatentFile(ArrayFile):
+    """One clip's latents: the rows are z of every frame, then z of every masked frame."""
 
-    Read by its place in the file. Through the mapping, every page fault at a random place reads ahead, and what it
-    reads grows with the file: 8 MiB for these 24 KiB on some machines.
-    """
-    assert latents.filename is not None
-    count = int(np.prod(latents.shape[2:]))
-    offset = latents.offset + (kind * latents.shape[1] + frame) * count * latents.itemsize
-    flat = np.fromfile(latents.filename, latents.dtype, count, offset=offset)
-    return flat.reshape(latents.shape[2:]).astype(np.float32)
+    def __init__(self, layout: Layout, file: FileIO | None = None, start: int = 0) -> None:
+        kinds, self.frames, *row = layout.shape
+        super().__init__(layout._replace(shape=(kinds * self.frames, *row)), file, start)
+
+    def read_latent(self, kind: int, frame: int) -> np.ndarray:
+        """One frame's latents, (C, h, w) float32; kind 0 is z, 1 is z of the masked frame."""
+        row = kind * self.frames + frame
+        return self.read(row, row + 1)[0].astype(np.float32)
+
+
+class Latents(Protocol):
+    """What holds latents: the cache on disk, or its copy in memory."""
+
+    def reader(self, clip: Clip) -> LatentFile: ...

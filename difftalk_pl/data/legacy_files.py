@@ -14,7 +14,8 @@ from PIL import Image
 from difftalk_pl.data.arrays import map_array
 from difftalk_pl.data.framing import Crop, check_face
 from difftalk_pl.data.legacy_audio import SHAPE
-from difftalk_pl.data.source import cut_frame, to_fractions
+from difftalk_pl.data.source import to_fractions
+from difftalk_pl.data.squares import cut_frame
 from difftalk_pl.errors import UserError
 
 POINTS = (68, 2)

@@ -6,7 +6,7 @@ Any number of these commands, on any number of machines, may work on one dataset
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -18,15 +18,17 @@ from rich.table import Table
 from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.claims import Claims
 from difftalk_pl.data.clip_book import ClipBook
-from difftalk_pl.data.clip_list import Piece
 from difftalk_pl.data.clips import ClipRow, create_dataset
+from difftalk_pl.data.face_detectors import open_detector
 from difftalk_pl.data.features import SpeechModels, check_kinds, check_models, record_models, shared_threads
 from difftalk_pl.data.framing import MARGIN
+from difftalk_pl.data.layouts import IdentityRule, NameRule, find_pieces
 from difftalk_pl.data.leftovers import remove_half_written, remove_leftovers
 from difftalk_pl.data.legacy import run_legacy_job, write_splits
 from difftalk_pl.data.legacy_jobs import LegacyJob, LegacySettings, legacy_jobs
 from difftalk_pl.data.legacy_layout import open_layout
 from difftalk_pl.data.pool import Event, Report, run_jobs
+from difftalk_pl.data.report_page import write_report
 from difftalk_pl.data.source import Job, Outcome, Settings, run_job
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import console, progress_bar
@@ -36,10 +38,6 @@ log = logging.getLogger(__name__)
 CLAIMS = "claims"  # folder of the dataset
 POLL = (0.5, 10.0)  # s between two looks at what others work on: at first and at most
 AnyJob = Job | LegacyJob
-VIDEO_SUFFIXES = {
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp"),
-}
-IdentityRule = str  # TEMPORARY
 
 
 def prepare(
@@ -61,6 +59,7 @@ def prepare(
     from_legacy: Path | None = None,
     audio: Path | None = None,
     identity: IdentityRule = "auto",
+    names: NameRule = "auto",
     detector: str = "dlib",
     report: bool = False,
 ) -> None:
@@ -90,16 +89,20 @@ def prepare(
         from_legacy: In place of sources: a folder in the data layout of the released DiffTalk code (images, landmarks,
             audio_smooth, data.txt). Nothing is detected or smoothed anew. It has no sound, so clips are silent.
         audio: Sound for from_legacy: a folder with ID.wav or ID.mp4 for every video of the layout.
-        identity: Who is in a video of a folder: its name, its folder, the folder below SOURCE, or auto, which knows the
-            names of HDTF, VoxCeleb and LRS.
+        identity: Who is in a video: name (everybody is somebody else), folder (that it lies in), top (the first folder
+            below SOURCE), prefix (its name without the numbers at the end), or auto, which knows the paths of HDTF,
+            VoxCeleb, MEAD and LRS and takes the name elsewhere.
+        names: What clips are called: stem (the file's name), path (its folders, too), or auto, the path where the
+            file's name is a number.
         detector: Who finds faces and landmarks: dlib, mediapipe, or package.module:Class.
         report: At the end, measure the clips and write ROOT/report/index.html with a contact sheet of each.
     """
-    settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds)
+    settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds, detector=detector)
     kinds = check_kinds(features) if from_legacy is None or audio is not None else ()
     _check_usage(sources, from_legacy, audio)
+    open_detector(detector)
     layout = None if from_legacy is None else open_layout(from_legacy)
-    pieces = [Piece(n, v) for n, v in find_videos(sources).items()] if layout is None else []
+    pieces = find_pieces(sources, identity, names) if layout is None else []
     models = SpeechModels(deepspeech, speech_model, speech_layer, threads=shared_threads(workers))
     made_with = check_models(kinds, models)
     create_dataset(out, size)
@@ -131,7 +134,7 @@ def prepare(
     if not usable:
         raise UserError(f"{out}: no clip could be prepared; the reasons are in {out / 'clips.csv'}")
     if report:
-        pass
+        log.info("%s", write_report(out, workers))
 
 
 def _work(
@@ -146,13 +149,12 @@ def _work(
         while left:
             free, later = _free(left, claims, screen)
             for event in run_jobs(partial(run_claimed, function, claims), free, workers):
-                job = free[event.job]
+                job, outcome = free[event.job], None
                 if event.kind == "died" and not deaths[job.name]:
                     deaths[job.name] += 1
                     log.warning("%s: its process died with exit code %s; it is tried again", job.title, event.value)
-                    event = event._replace(kind="done", value=None)
-                outcome = _outcome(event, job)
-                if outcome is not None:
+                    later.append(job)
+                elif (outcome := _outcome(event, job)) is not None:
                     book.enter(outcome)
                 elif event.kind == "done":
                     later.append(job)
@@ -201,44 +203,6 @@ def _check_usage(sources: list[Path], from_legacy: Path | None, audio: Path | No
         raise UserError("--audio goes with --from-legacy; videos have their own sound")
 
 
-def find_videos(sources: Iterable[Path]) -> dict[str, Path]:
-    """Name -> file, sorted. Files are taken as they are, folders are searched for the suffixes of videos.
-
-    Raises:
-        UserError: a path does not exist, nothing is found, or two files would have one name.
-    """
-    files: dict[Path, Path] = {}  # by what they are, named by how they were given: links keep their own names
-    for source in sources:
-        if source.is_dir():
-            inside = (path for path in sorted(source.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES)
-            found = [path for path in inside if path.is_file() and not path.name.startswith(".")]
-        elif source.exists():
-            found = [source]
-        else:
-            raise UserError(f"{source}: no such file or folder")
-        for path in found:
-            if _is_text(path):
-                files.setdefault(path.resolve(), path.absolute())
-            else:
-                log.warning("refused, its name is not UTF-8, rename it: %r", str(path))
-    if not files:
-        raise UserError(f"{', '.join(map(str, sources))}: no videos ({' '.join(sorted(VIDEO_SUFFIXES))})")
-    videos: dict[str, Path] = {}
-    for path in files.values():
-        if path.stem in videos:
-            raise UserError(f"{videos[path.stem]} and {path} would both be clip {path.stem!r}; rename one of them")
-        videos[path.stem] = path
-    return dict(sorted(videos.items()))
-
-
-def _is_text(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 class _Screen:
     """One bar for the clips and one for the frames of every clip in work; refusals are printed above as they happen."""
 
@@ -272,7 +236,7 @@ class _Screen:
 
 
 def _outcome(event: Event, job: AnyJob) -> Outcome | None:
-    """The outcome that an event brings, if it ends a job of ours. Crashes are refusals that the next run tries again."""
+    """The outcome that an event brings, if it ends a job. Crashes are refusals that the next run tries again."""
     if event.kind == "done":
         return event.value
     if event.kind == "failed":

@@ -1,6 +1,6 @@
 """The order in which training visits the windows: a pure function of (seed, epoch, rank), in constant memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -61,11 +61,72 @@ class WindowSampler(Sampler[Draw]):
         return self.n // self.world_size
 
     def __iter__(self) -> Iterator[Draw]:
-        key = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
-        for start in range(self.skip, len(self), CHUNK):
-            positions = np.arange(start, min(start + CHUNK, len(self))) * self.world_size + self.rank
-            for index in shuffled(positions, self.n, key):
+        for positions in self._positions(0, len(self) * self.world_size):
+            for index in shuffled(positions, self.n, self._key(self.epoch)):
                 yield Draw(int(index), self.epoch)
+
+    def _positions(self, first: int, end: int) -> Iterator[np.ndarray]:
+        """Where in the order of all ranks this rank's draws lie, from `first` to before `end`, in parts."""
+        start = max(-((self.rank - first) // self.world_size), self.skip)
+        stop = min(-((self.rank - end) // self.world_size), len(self))
+        for part in range(start, stop, CHUNK):
+            yield np.arange(part, min(part + CHUNK, stop)) * self.world_size + self.rank
+
+    def _key(self, *place: int) -> int:
+        return int(np.random.SeedSequence([self.seed, *place]).generate_state(1)[0])
+
+
+Pools = Callable[[list[int], list[int]], None]
+
+
+class PoolSampler(WindowSampler):
+    """Windows of a few clips at a time, for disks that read files in one go much faster than at random places.
+
+    The clips come in another order in every epoch and are dealt to pools; the windows of a pool are permuted together.
+    All ranks draw from one pool at a time. References lie in the target's own clip, and so in the pool.
+
+    Args:
+        ends: windows up to the end of each clip, rising.
+        pool: clips a pool, about: all pools of an epoch have equally many, but for one.
+        on_pool: told the clips of the pool that begins and of the next one.
+    """
+
+    def __init__(
+        self,
+        ends: np.ndarray,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        pool: int = 32,
+        on_pool: Pools | None = None,
+    ) -> None:
+        super().__init__(int(ends[-1]), seed=seed, rank=rank, world_size=world_size)
+        self.starts, self.counts = np.concatenate([[0], ends[:-1]]), np.diff(ends, prepend=0)
+        self.pool, self.on_pool = pool, on_pool
+
+    def pools(self, epoch: int) -> list[np.ndarray]:
+        """The numbers of the clips of each pool of an epoch, in their order."""
+        clips = np.random.default_rng([self.seed, epoch]).permutation(len(self.counts))
+        return np.array_split(clips, max(round(len(clips) / self.pool), 1))
+
+    def __iter__(self) -> Iterator[Draw]:
+        pools, first = self.pools(self.epoch), 0
+        for number, clips in enumerate(pools):
+            ends = np.cumsum(self.counts[clips])
+            for part, positions in enumerate(self._positions(first, first + int(ends[-1]))):
+                if part == 0:
+                    self._tell(pools, number)
+                places = shuffled(positions - first, int(ends[-1]), self._key(self.epoch, number))
+                which = np.searchsorted(ends, places, side="right")
+                for index in self.starts[clips[which]] + places - (ends - self.counts[clips])[which]:
+                    yield Draw(int(index), self.epoch)
+            first += int(ends[-1])
+
+    def _tell(self, pools: list[np.ndarray], number: int) -> None:
+        if self.on_pool is not None:
+            following = pools[number + 1] if number + 1 < len(pools) else self.pools(self.epoch + 1)[0]
+            self.on_pool(pools[number].tolist(), following.tolist())
 
 
 class ShardSampler(Sampler[int]):

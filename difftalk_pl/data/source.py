@@ -2,21 +2,23 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from difftalk_pl.data.audio import FPS, RATE
 from difftalk_pl.data.clip_list import Piece
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, ClipRow, versions, write_clip
+from difftalk_pl.data.colour import ToLuma, ToRGB
+from difftalk_pl.data.face_detectors import open_detector
 from difftalk_pl.data.faces import track_faces
 from difftalk_pl.data.features import SpeechModels, add_missing, open_features, sha256
 from difftalk_pl.data.framing import MARGIN, Crop, check_face, crop_square, fill_gaps, smooth
 from difftalk_pl.data.overlay import write_overlay
 from difftalk_pl.data.pool import Report
+from difftalk_pl.data.squares import CutSquare
 from difftalk_pl.data.video import VideoInfo, fit_audio, probe, read_audio, read_frames
 from difftalk_pl.errors import UserError
 
@@ -35,6 +37,7 @@ class Settings:
     margin: float = MARGIN
     min_seconds: float = 3
     max_gap: int = 12
+    detector: str = "dlib"
 
 
 class Job(NamedTuple):
@@ -117,14 +120,14 @@ def _write(
     ready: Callable[[], None],
 ) -> Clip:
     settings, expected = job.settings, 2 * round(_seconds(job.piece, info) * FPS)
-    frames = read_frames(job.source, FPS)
-    seen = track_faces(_reported(frames, 0, expected, report), detect_every=settings.detect_every)
+    detector, part = open_detector(settings.detector), (job.source, FPS, job.piece.start, job.piece.stop)
+    frames = _reported(read_frames(*part, convert=ToRGB if detector.colour else ToLuma), 0, expected, report)
+    seen = track_faces(frames, detect_every=settings.detect_every, detector=detector)
     points = fill_gaps(seen.landmarks, settings.max_gap, FPS)
     check_face(points, info.width, info.height, settings.min_face)
     points = smooth(points, settings.smoothing)
     crop = crop_square(points, info.width, info.height, settings.margin)
-    frames = read_frames(job.source, FPS)
-    squares = (cut_frame(frame, crop, settings.size) for frame in frames)
+    squares = read_frames(*part, convert=partial(CutSquare, crop=crop, size=settings.size))
     write_clip(
         job.root,
         job.name,
@@ -158,14 +161,6 @@ def finished_clip(job: Job, made_from: dict[str, Any]) -> Clip | None:
     clip = Clip(job.root, job.name, info["frames"])
     add_missing([clip], job.features, job.models)
     return clip
-
-
-def cut_frame(frame: np.ndarray, crop: Crop, size: int) -> np.ndarray:
-    """The square of a frame at the clip's size, (size, size, 3) uint8; Lanczos over all pixels, so nothing aliases."""
-    square = frame[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side]
-    if crop.side == size:
-        return square
-    return np.asarray(Image.fromarray(np.ascontiguousarray(square)).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def to_fractions(points: np.ndarray, crop: Crop) -> np.ndarray:
@@ -219,9 +214,9 @@ def _audible(piece: Piece, info: VideoInfo, settings: Settings) -> np.ndarray:
     """The sound, after the checks that cost nothing."""
     if not info.has_audio:
         raise UserError("no audio track")
-    if (seconds := _seconds(piece, info)) < settings.min_seconds:
+    if (seconds := _seconds(piece, info)) < settings.min_seconds - 0.5 / FPS:
         raise UserError(f"{max(seconds, 0):.1f} s long, at least {settings.min_seconds:g} s are needed")
-    return read_audio(piece.video, RATE)
+    return read_audio(piece.video, RATE, piece.start, piece.stop)
 
 
 def _reported(frames: Iterable[np.ndarray], before: int, total: int, report: Report) -> Iterator[np.ndarray]:

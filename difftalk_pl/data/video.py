@@ -6,7 +6,7 @@ streams.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from itertools import repeat
 from pathlib import Path
@@ -31,6 +31,7 @@ from difftalk_pl.data.media import (
     time_of,
     video_stream,
 )
+from difftalk_pl.data.seeking import check_span, frames_from
 from difftalk_pl.data.sound import read_audio
 
 __all__ = ["FrameReader", "MediaError", "VideoInfo", "fit_audio", "probe", "read_audio", "read_frames", "write_video"]
@@ -87,30 +88,47 @@ def source_rate(path: str | Path) -> float:
     return float(usual if abs(usual - average) <= ROUNDING * usual else average)
 
 
-def read_frames(path: str | Path, fps: float = 25.0) -> Iterator[np.ndarray]:
-    """Frames resampled in time: number k is the one on the screen at exactly k / fps seconds.
+def read_frames(
+    path: str | Path,
+    fps: float = 25.0,
+    start: float = 0.0,
+    stop: float | None = None,
+    convert: Callable[[VideoStream], Callable[[VideoFrame], np.ndarray]] = ToRGB,
+) -> Iterator[np.ndarray]:
+    """Frames resampled in time: number k is the one on the screen at exactly start + k / fps seconds.
 
-    That is the last frame whose time is not after k / fps; before the first frame's time the first frame is shown,
-    and the last one is held until its own end. There are round(end * fps) of them. Only one frame is in memory at a
-    time.
+    That is the last frame whose time is not after it; before the first frame's time the first frame is shown, and the
+    last one is held until its own end. There are round((end - start) * fps) of them. Only one frame is in memory at a
+    time. A span gives the very pixels of the whole file, and decoding begins at the key frame before it.
+
+    Args:
+        stop: s; the file's end by default. A span may go beyond the end by a second, and is shorter then.
+        convert: makes arrays of decoded frames; `ToLuma`, for one, where brightness is enough.
 
     Yields:
-        (H, W, 3) uint8 RGB, rotated as the file asks. The same array object may come several times: copy before
-        writing into it.
+        (H, W, 3) uint8 RGB, rotated as the file asks, or what `convert` makes. The same array object may come several
+        times: copy before writing into it.
 
     Raises:
-        MediaError: unreadable, no video track, breaks while decoding, or ends well before its headers say.
+        MediaError: unreadable, no video track, breaks while decoding, ends well before its headers say, or there is no
+            such span in it.
     """
     with open_media(path) as container:
         stream = video_stream(container, path)
-        to_rgb = ToRGB(stream)
-        for frame, times in timeline(container, stream, path, fps):
+        converted = convert(stream)
+        for frame, times in timeline(container, stream, path, fps, start=start, stop=stop):
             if times:
-                yield from repeat(to_rgb(frame), times)
+                yield from repeat(converted(frame), times)
 
 
 def timeline(
-    container: InputContainer, stream: VideoStream, path: str | Path, fps: float, last: int | None = None
+    container: InputContainer,
+    stream: VideoStream,
+    path: str | Path,
+    fps: float,
+    last: int | None = None,
+    start: float = 0.0,
+    stop: float | None = None,
 ) -> Iterator[tuple[VideoFrame, int]]:
     """Every decoded frame, with the number of times that `read_frames` shows it: how often it is on the screen when a
     frame is due, often not at all.
@@ -118,12 +136,15 @@ def timeline(
     Args:
         container: just opened.
         last: after so many shown frames nothing more is decoded.
+        start, stop: s, as in `read_frames`.
     """
     stream.thread_type, stream.codec_context.thread_count = "AUTO", 2
     step, most = 1 / Fraction(fps).limit_denominator(100_000), float("inf") if last is None else last
-    zero, count, end = clock_zero(container), 0, Fraction(0)
+    if stop is not None:
+        most = min(most, int((_exact(stop) - _exact(start)) / step + Fraction(1, 2)))
+    zero, count, end = clock_zero(container) + _exact(start), 0, Fraction(0)
     shown: VideoFrame | None = None
-    for frame in container.decode(stream):
+    for frame in frames_from(container, stream, path, zero if start else Fraction(0)):
         if shown is not None:
             due = -(-(time_of(frame, end) - zero - EPSILON) // step)  # first k whose time is at or after this frame
             times = int(max(min(due, most) - count, 0))
@@ -134,11 +155,18 @@ def timeline(
         shown, end = frame, end_of(frame, stream, end)
     if shown is None:
         raise MediaError(f"{path}: the video track holds no frame")
-    total = max(int((end - zero) / step + Fraction(1, 2)), count, 1)
+    total = max(int((end - zero) / step + Fraction(1, 2)), count, 0 if start else 1)
     declared = declared_end(container, stream)
     if declared is not None and declared - end > TRUNCATED and total < most:
         raise MediaError(f"{path}: breaks off at {float(end):.1f} s of {float(declared):.1f} s; fetch the file again")
+    if start or stop is not None:
+        check_span(path, start, stop, float(end - zero) + start)
     yield shown, int(min(total, most)) - count
+
+
+def _exact(seconds: float) -> Fraction:
+    """A third of a second as the decimals of its caller mean it."""
+    return Fraction(seconds).limit_denominator(1_000_000)
 
 
 def write_video(

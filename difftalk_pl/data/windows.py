@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from difftalk_pl.data.audio import AROUND, FPS, smoothing_windows
 from difftalk_pl.data.clips import Clip
-from difftalk_pl.data.latent_cache import LatentCache, read_latent
+from difftalk_pl.data.latent_cache import Latents
 from difftalk_pl.data.masks import MaskPolicy, hide
 from difftalk_pl.data.pixels import to_network
 from difftalk_pl.data.references import ReferenceRule
@@ -63,11 +63,11 @@ class Draw(NamedTuple):
 class _OpenClip:
     """One clip's files as one process has them open."""
 
-    def __init__(self, clip: Clip, features: str | None, latents: LatentCache | None) -> None:
+    def __init__(self, clip: Clip, features: str | None, latents: Latents | None) -> None:
         self.clip = clip
         self.landmarks = clip.pool_landmarks
         self.features = None if features is None else clip.features(features)
-        self.latents = None if latents is None else latents.open(clip)
+        self.latents = None if latents is None else latents.reader(clip)
         self.scores: np.ndarray | None = None  # of its frames as references, where there is one for all
         self._reader: Any = None
 
@@ -78,6 +78,8 @@ class _OpenClip:
         return to_network(self._reader[frame])
 
     def close(self) -> None:
+        if self.latents is not None:
+            self.latents.close()
         if self._reader is not None:
             self._reader.close()
 
@@ -90,7 +92,7 @@ class Windows(Dataset):
         parts: what a window holds; see the constants of this module.
         mask: the policy that hides the mouth.
         features: the kind of audio features.
-        latents: the cache that "latents" reads.
+        latents: the cache that "latents" reads, or its copy in memory.
         reference: which frames may be references.
         seed: of all randomness; a window is a function of (seed, epoch, clip, frame) and of nothing else.
         fixed: ignore the epoch, for validation and inference.
@@ -109,7 +111,7 @@ class Windows(Dataset):
         *,
         mask: MaskPolicy | None = None,
         features: str = "mfcc",
-        latents: LatentCache | None = None,
+        latents: Latents | None = None,
         reference: ReferenceRule | None = None,
         seed: int = 0,
         fixed: bool = False,
@@ -141,20 +143,23 @@ class Windows(Dataset):
         return int(self.ends[-1])
 
     def __getitem__(self, draw: int | Draw) -> Window:
+        return self.window(*self.place(draw))
+
+    def place(self, draw: int | Draw) -> tuple[int, int, int]:
+        """The numbers of a window's clip, frame and epoch."""
         index, epoch = draw if isinstance(draw, Draw) else (draw, 0)
         if not 0 <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
         number = int(np.searchsorted(self.ends, index, side="right"))
         offset = index - self.places(number).start
-        clip = self.clips[number]
-        frame = self.rule.target(clip.frames, offset) if self.has_reference else offset
-        return self.window(number, frame, 0 if self.fixed else epoch)
+        frame = self.rule.target(self.clips[number].frames, offset) if self.has_reference else offset
+        return number, frame, 0 if self.fixed else epoch
 
     def window(self, number: int, frame: int, epoch: int = 0) -> Window:
         """The window of a frame of the clip with this number."""
         files = self._files(number)
         clip = files.clip
-        random = np.random.default_rng([self.seed, epoch, zlib.crc32(clip.name.encode()), frame])
+        random = self.random(clip, frame, epoch)
         window: Window = {"clip": clip.name, "frame": frame}
         if self.has_reference:
             window["reference_frame"] = self._reference(files, clip.source_frame(frame), random)
@@ -162,6 +167,10 @@ class Windows(Dataset):
         self._add_latents(window, files)
         self._add_conditions(window, files, random)
         return window
+
+    def random(self, clip: Clip, frame: int, epoch: int) -> np.random.Generator:
+        """What a window draws from."""
+        return np.random.default_rng([self.seed, epoch, zlib.crc32(clip.name.encode()), frame])
 
     def _reference(self, files: _OpenClip, frame: int, random: np.random.Generator) -> int:
         """The number of a frame of the pool; -1 for the picture."""
@@ -197,9 +206,9 @@ class Windows(Dataset):
         if files.latents is None:
             return
         frame, reference = window["frame"], window["reference_frame"]
-        window["z"] = torch.from_numpy(read_latent(files.latents, 0, frame))
-        window["z_masked"] = torch.from_numpy(read_latent(files.latents, 1, frame))
-        window["z_reference"] = torch.from_numpy(read_latent(files.latents, 0, reference))
+        window["z"] = torch.from_numpy(files.latents.read_latent(0, frame))
+        window["z_masked"] = torch.from_numpy(files.latents.read_latent(1, frame))
+        window["z_reference"] = torch.from_numpy(files.latents.read_latent(0, reference))
 
     def _add_conditions(self, window: Window, files: _OpenClip, random: np.random.Generator) -> None:
         if "landmarks" in self.parts:

@@ -6,6 +6,7 @@ import pytest
 import skimage.data
 from scipy.ndimage import gaussian_filter
 
+from difftalk_pl.data.colour import ToLuma
 from difftalk_pl.data.video import read_frames, write_video
 
 
@@ -53,3 +54,35 @@ def test_odd_sides_are_padded_by_their_edge(tmp_path):
     frame = next(read_frames(tmp_path / "v.mp4"))
     assert frame.shape == (102, 76, 3)
     assert np.abs(frame[101, :75].astype(float) - image[100]).mean() < 12
+
+
+@pytest.mark.parametrize(
+    "pixels, same", [("yuv420p", True), ("yuv444p", True), ("yuv420p10le", False), ("bgr0", False)]
+)
+def test_brightness_comes_as_the_file_holds_it(tmp_path, pixels, same):
+    """The Y plane itself for 8 bit YUV, and its like for all else."""
+    image = skimage.data.astronaut()[:102, :134]
+    path = tmp_path / "v.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 134, 102, pixels
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pixels)
+        out.mux([*stream.encode(frame), *stream.encode(None)])
+    (luma,) = read_frames(path, convert=ToLuma)
+    assert luma.shape == (102, 134) and luma.dtype == np.uint8 and luma.flags.c_contiguous
+    if same:
+        np.testing.assert_array_equal(luma, np.frombuffer(frame.planes[0], np.uint8).reshape(102, -1)[:, :134])
+    grey = image @ [0.299, 0.587, 0.114]
+    assert np.corrcoef(luma.ravel(), grey.ravel())[0, 1] > 0.999
+
+
+def test_brightness_is_of_square_pixels(tmp_path):
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = 2
+        frame = av.VideoFrame.from_ndarray(skimage.data.astronaut()[:64, :64], format="rgb24")
+        out.mux([*stream.encode(frame), *stream.encode(None)])
+    (luma,) = read_frames(path, convert=ToLuma)
+    assert luma.shape == next(read_frames(path)).shape[:2] == (64, 128)

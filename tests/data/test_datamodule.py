@@ -111,7 +111,8 @@ SPLIT = Split(val=["synthetic_001"], test=["synthetic_002"])
 
 def module(root: Path, codec: str = CODEC, rank: int = 0, ranks: int = 1, restart: int | None = None, **options):
     """The data module as a trainer in epoch 2 sees it, which may have been interrupted after some batches."""
-    data = HDTFDataModule(root, split=SPLIT, loading=Loading(batch_size=8, eval_batch_size=8, workers=0), **options)
+    options = {"loading": Loading(batch_size=8, eval_batch_size=8, workers=0), "split": SPLIT} | options
+    data = HDTFDataModule(root, **options)
     cut_short = None if restart is None else restart + 1  # the batch that was under way
     progress = SimpleNamespace(current=SimpleNamespace(ready=cut_short, processed=restart))
     loop = SimpleNamespace(

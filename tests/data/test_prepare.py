@@ -17,8 +17,9 @@ from PIL import Image
 
 from difftalk_pl.__main__ import main
 from difftalk_pl.data.clips import open_clips, read_rows
+from difftalk_pl.data.layouts import find_videos
 from difftalk_pl.data.pool import run_jobs
-from difftalk_pl.data.prepare import find_videos, prepare
+from difftalk_pl.data.prepare import prepare
 from difftalk_pl.data.source import cut_frame
 from difftalk_pl.data.video import read_frames, write_video
 from difftalk_pl.errors import UserError

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from difftalk_pl.data.sampler import ShardSampler, WindowSampler, shuffled
+from difftalk_pl.data.sampler import PoolSampler, ShardSampler, WindowSampler, shuffled
 
 SIZES = (1, 2, 3, 5, 16, 17, 1000, 4097)
 
@@ -104,3 +104,72 @@ def test_shards_cover_everything_once(n, world_size):
     assert sorted(index for shard in shards for index in shard) == list(range(n))
     assert [len(shard) for shard in shards] == [len(list(shard)) for shard in shards]
     assert all(list(shard) == sorted(shard) for shard in shards)
+
+
+# Pools of clips
+
+COUNTS = (130, 1, 77, 500, 12, 9, 300, 41, 41, 900, 5)
+ENDS = np.cumsum(COUNTS)
+
+
+def pooled(rank: int = 0, world_size: int = 1, epoch: int = 0, ends=ENDS, **options) -> PoolSampler:
+    sampler = PoolSampler(ends, seed=3, rank=rank, world_size=world_size, **{"pool": 3} | options)
+    sampler.set_epoch(epoch)
+    return sampler
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_ranks_share_the_pools_and_all_but_the_remainder(world_size):
+    ranks = [drawn(pooled(rank, world_size)) for rank in range(world_size)]
+    n = sum(COUNTS)
+    assert {len(numbers) for numbers in ranks} == {n // world_size}
+    together = np.array(ranks).T.reshape(-1).tolist()  # in the order in which they are drawn
+    assert len(set(together)) == n - n % world_size and set(together) <= set(range(n))
+    clips, sampler, start = np.searchsorted(ENDS, together, side="right"), pooled(), 0
+    for pool in sampler.pools(0):
+        size = sum(COUNTS[clip] for clip in pool)
+        assert set(clips[start : start + size].tolist()) == set(pool.tolist())
+        start += size
+
+
+def test_every_clip_is_in_one_pool_and_pools_are_alike():
+    for epoch in range(5):
+        pools = pooled().pools(epoch)
+        assert sorted(np.concatenate(pools).tolist()) == list(range(len(COUNTS)))
+        assert {len(pool) for pool in pools} <= {2, 3}
+    assert [len(pool) for pool in pooled(pool=100).pools(0)] == [len(COUNTS)]
+
+
+def test_the_order_within_a_pool_looks_random():
+    sampler = PoolSampler(np.array([5000, 10000]), seed=0, pool=2)
+    order = np.array(drawn(sampler))
+    assert abs(np.corrcoef(np.arange(10000), order)[0, 1]) < 0.04
+    assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.04
+    assert 4800 < (order[: 10000 // 2] < 5000).sum() * 2 < 5200, "both clips come all the time"
+
+
+@pytest.mark.parametrize("skip", [0, 1, 200, 671])
+def test_an_interrupted_epoch_of_pools_goes_on_exactly(skip):
+    whole, rest = pooled(1, 3, epoch=4), pooled(1, 3, epoch=4)
+    rest.skip = skip
+    assert drawn(rest) == drawn(whole)[skip:]
+
+
+def test_pools_have_orders_of_their_own_in_every_epoch():
+    orders = [drawn(pooled(epoch=epoch)) for epoch in range(3)]
+    assert drawn(pooled(epoch=1)) == orders[1]
+    for one, other in itertools.combinations(orders, 2):
+        assert np.mean(np.array(one) == other) < 0.05
+
+
+def test_pools_are_told_before_they_are_drawn_from():
+    told: list = []
+    sampler = pooled(1, 2, on_pool=lambda now, following: told.append((now, following)))
+    pools = [pool.tolist() for pool in sampler.pools(0)]
+    for draw in sampler:
+        assert int(np.searchsorted(ENDS, draw.number, side="right")) in told[-1][0]
+    assert [now for now, _ in told] == pools
+    assert [following for _, following in told] == [*pools[1:], sampler.pools(1)[0].tolist()]
+    told.clear()
+    sampler.skip = len(sampler) - 1
+    assert len(list(sampler)) == 1 and [now for now, _ in told] == pools[-1:], "what is over is not told again"
