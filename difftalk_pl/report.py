@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from difftalk_pl.data.clips import Clip, open_clips, read_dataset
 from difftalk_pl.data.features import shared_threads
@@ -142,7 +142,8 @@ def _entered(row: Quality, event: Event, judged_by: str) -> Quality:
 def _summary(rows: Iterable[Quality]) -> Table:
     """The spread of every column over the clips."""
     good = [row for row in rows if not row.reason]
-    table = Table("column", "min", "5 %", "median", "95 %", "max", "unknown", "what it is", box=None, pad_edge=False)
+    heads = [Column(head, no_wrap=True) for head in ("column", "min", "5 %", "median", "95 %", "max", "unknown")]
+    table = Table(*heads, "what it is", box=None, pad_edge=False)
     for column, meaning in MEASURES.items():
         found = spread(good, column)
         numbers = [f"{value:.4g}" for value in found.percentiles] or ["–"] * 5

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-import torch
 
 from difftalk_pl.__main__ import main
 from difftalk_pl.data.clips import open_clips
@@ -12,35 +11,38 @@ from difftalk_pl.data.wav import write_wav
 from difftalk_pl.metrics.sync import sync_scores
 from difftalk_pl.report import SyncJob, run_job
 from difftalk_pl.stages.sync_judge import SyncJudge
-from tests.models.conftest import GOLDEN, Oracle
+from tests.runner import Runner
 
 LAST = "synthetic_003"
 
 
 @pytest.fixture(scope="module")
-def syncnet(tmp_path_factory):
-    """A file as the published one is, of small numbers."""
-    path = tmp_path_factory.mktemp("syncnet") / "other.model"
-    torch.save(Oracle(GOLDEN / "syncnet.npz").state_dict(), path, _use_new_zipfile_serialization=False)
-    return path
+def syncnets(prepared, tmp_path_factory):
+    """Two that were trained for a step each, on faces and on whole frames."""
+    small = Runner(tmp_path_factory.mktemp("syncnets"), prepared)
+    for crop in ("face_crop", "whole_frame"):
+        small("fit", "syncnet", crop, {"trainer": {"max_steps": 1}, "data": {"sync": {"crop": crop}}})
+    return {crop: small.checkpoint(crop) for crop in ("face_crop", "whole_frame")}
 
 
 @pytest.fixture(scope="module")
-def reported(prepared, syncnet, tmp_path_factory):
+def reported(prepared, syncnets, tmp_path_factory):
     """Two clips, one of them silent, with lip sync."""
     root = shutil.copytree(prepared, tmp_path_factory.mktemp("report") / "data")
     lines = (root / "clips.csv").read_text().splitlines(keepends=True)
     (root / "clips.csv").write_text("".join([lines[0], *lines[-2:]]))
     silent = next(clip for clip in open_clips(root) if clip.name == LAST)
     write_wav(silent.folder / "audio.wav", silent.audio() * 0, 16000)
-    assert main(["report", str(root), "--workers", "2", "--syncnet", str(syncnet), "--device", "cpu"]) == 0
+    assert (
+        main(["report", str(root), "--workers", "2", "--syncnet", str(syncnets["face_crop"]), "--device", "cpu"]) == 0
+    )
     return root
 
 
-def test_lip_sync_is_that_of_the_judge(reported, syncnet):
+def test_lip_sync_is_that_of_the_judge(reported, syncnets):
     rows = read_quality(reported)
     clip = next(clip for clip in open_clips(reported) if clip.name != LAST)
-    stream = SyncJudge(syncnet, "face_crop").open(clip.landmarks, clip.frames, 64)
+    stream = SyncJudge(syncnets["face_crop"], "face_crop").open(clip.landmarks, clip.frames, 64)
     reader = clip.reader()
     for number in range(clip.frames):
         stream.add(reader[number][None])
@@ -64,20 +66,22 @@ def test_the_page_is_there_and_the_summary_is_printed(reported, capsys):
     assert "sync_confidence" in (reported / "report" / "index.html").read_text()
 
 
-def test_lip_sync_stays_until_its_clip_changes(reported, syncnet, monkeypatch):
+def test_lip_sync_stays_until_its_clip_changes(reported, syncnets, monkeypatch):
     told = []
     monkeypatch.setattr("difftalk_pl.report.run_jobs", lambda function, jobs, workers: told.extend(jobs) or [])
-    again = ["report", str(reported), "--syncnet", str(syncnet), "--device", "cpu"]
-    assert main(again) == 0 and not told
-    assert main([*again, "--sync_crop", "whole_frame"]) == 0
-    assert len(told) == 2, "another crop is another measure"
+    for crop, judged in (("face_crop", 0), ("whole_frame", 2)):
+        words = ["--syncnet", str(syncnets[crop]), "--sync-crop", crop, "--device", "cpu"]
+        assert main(["report", str(reported), *words]) == 0
+        assert len(told) == judged, "another network is another measure"
 
 
-def test_what_cannot_be_judged_says_why(prepared, syncnet, tmp_path):
+def test_what_cannot_be_judged_says_why(prepared, syncnets, tmp_path):
     root = shutil.copytree(prepared, tmp_path / "data")
     clip = open_clips(root)[0]
     (clip.folder / "video.mp4").write_bytes(b"x")
-    assert "unreadable" in run_job(SyncJob(clip, 64, syncnet, "face_crop", "cpu", 1), lambda done, total: None)
+    assert "unreadable" in run_job(
+        SyncJob(clip, 64, syncnets["face_crop"], "face_crop", "cpu", 1), lambda done, total: None
+    )
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def _open_meshes() -> Any:
         raise UserError(
             f"detector mediapipe: cannot be imported ({error}); install it by: pip install 'difftalk_pl[mediapipe]'"
         ) from error
-    return _task(package) if hasattr(package, "tasks") and (_task_file().exists()) else _solution(package)
+    return _task(package) if hasattr(package, "tasks") and _task_file().is_file() else _solution(package)
 
 
 def _task_file() -> Path:
@@ -95,9 +95,16 @@ def _solution(package: Any) -> Any:
             f"{_task_file()}: not found; MediaPipe {package.__version__} wants it: download {SOURCE} to there, or name "
             f"it by ${VARIABLE}"
         )
-    network = package.solutions.face_mesh.FaceMesh(
-        static_image_mode=True, max_num_faces=MOST_FACES, min_detection_confidence=CONFIDENCE
-    )
+    try:
+        network = package.solutions.face_mesh.FaceMesh(
+            static_image_mode=True, max_num_faces=MOST_FACES, min_detection_confidence=CONFIDENCE
+        )
+    except (AttributeError, RuntimeError) as error:  # protobuf 5 and 7
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"detector mediapipe: MediaPipe {package.__version__} does not run here ({reason}); it works with protobuf "
+            "4.25 and 6.33"
+        ) from error
 
     def meshes(frame: np.ndarray) -> list[np.ndarray]:
         faces = network.process(frame).multi_face_landmarks or []

@@ -99,9 +99,9 @@ def test_resizing_does_not_alias(tmp_path):
 
 
 def test_real_frames_lose_nothing(real_clips):
-    """Lanczos in swscale and in Pillow: 45 dB and more apart, and 49 where nothing is resized."""
+    """Lanczos in swscale and in Pillow: within 0.7 levels RMS."""
     crop = Crop(6, 10, 480)
     for short, long in both_ways(real_clips / "r3d_may.mp4", crop, 256)[::25]:
-        assert psnr(short, long) > 45
+        assert psnr(short, long) > 51
         small = np.asarray(Image.fromarray(short).reduce(4), float)
         assert np.abs(small - np.asarray(Image.fromarray(long).reduce(4), float)).max() < 6
