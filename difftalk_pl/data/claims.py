@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
 
 EXPIRE = 120.0  # s without a sign of life
 BEATS = 6  # signs of life in that time
@@ -71,22 +72,22 @@ class Claims:
 
     def busy(self) -> set[str]:
         """The names that living processes hold."""
-        return {name.rpartition(".")[0] for name in self._files() if self._alive(self.folder / name)}
+        return {_name_of(file) for file in self._files() if self._alive(self.folder / file)}
 
     def numbers(self, name: str) -> list[int]:
         """Of the claims to a name, rising; the last one counts."""
-        pattern = re.compile(re.escape(name) + r"\.(\d+)")
+        pattern = re.compile(re.escape(_file_of(name)) + r"\.(\d+)")
         return sorted(int(found[1]) for path in self._files() if (found := pattern.fullmatch(path)))
 
     def remove_dead(self) -> list[str]:
         """Remove the claims of the dead; says whose work that was."""
-        dead = [name for name in self._files() if not self._alive(self.folder / name)]
-        for name in dead:
-            (self.folder / name).unlink(missing_ok=True)
-        return sorted({name.rpartition(".")[0] for name in dead})
+        dead = [file for file in self._files() if not self._alive(self.folder / file)]
+        for file in dead:
+            (self.folder / file).unlink(missing_ok=True)
+        return sorted({_name_of(file) for file in dead})
 
     def path(self, name: str, number: int) -> Path:
-        return self.folder / f"{name}.{number}"
+        return self.folder / f"{_file_of(name)}.{number}"
 
     def _files(self) -> list[str]:
         try:
@@ -150,6 +151,16 @@ class Claim:
                 os.utime(self._path)
             except OSError:  # taken over, or the disk is away for a moment
                 continue
+
+
+def _file_of(name: str) -> str:
+    """A name as part of a file's: any character may be in it."""
+    file = name.replace("%", "%25").replace("/", "%2F")
+    return f"%2E{file[1:]}" if file.startswith(".") else file
+
+
+def _name_of(file: str) -> str:
+    return unquote(file.rpartition(".")[0])
 
 
 @cache

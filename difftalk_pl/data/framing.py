@@ -67,7 +67,7 @@ def check_face(landmarks: np.ndarray, width: int, height: int, min_face: float) 
         UserError: names the size or the time.
     """
     if (size := face_size(landmarks)) < min_face:
-        raise UserError(f"face too small: {int(size)} pixels from ear to ear, at least {min_face:.0f} are needed")
+        raise UserError(f"face too small: {size:.1f} pixels from ear to ear, at least {min_face:.0f} are needed")
     allowed = OUTSIDE * size
     beyond = np.maximum(-landmarks, landmarks - [width, height]).max(axis=(1, 2))
     if beyond.max() > allowed:

@@ -105,6 +105,14 @@ def test_claims_of_another_machine_live_by_their_time_alone(tmp_path):
     assert claims.remove_dead() == ["clip"] and not path.exists()
 
 
+@pytest.mark.parametrize("name", ["folder/list.txt", "100%", "%2F", ".hidden"])
+def test_names_may_hold_any_character(tmp_path, name):
+    claims = Claims(tmp_path)
+    with claims.take(name):
+        assert claims.busy() == {name} and claims.take(name) is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_turns_of_four_processes_lose_nothing(tmp_path):
     counter = tmp_path / "counter"
     counter.write_text("0")

@@ -19,10 +19,10 @@ from difftalk_pl.data.clips import (
     open_clips,
     read_dataset,
     read_rows,
-    remove_leftovers,
     write_clip,
     write_rows,
 )
+from difftalk_pl.data.leftovers import remove_leftovers
 from difftalk_pl.data.synthetic import perform
 from difftalk_pl.errors import UserError
 

@@ -222,7 +222,7 @@ def test_a_face_that_wanders_too_far_is_refused():
 
 def test_small_and_leaving_faces_are_refused_with_their_size():
     points = moving_points(30, size=50)
-    with pytest.raises(UserError, match=r"face too small: 50 pixels from ear to ear, at least 64"):
+    with pytest.raises(UserError, match=r"face too small: 50\.0 pixels from ear to ear, at least 64"):
         check_face(points, 400, 300, min_face=64)
     check_face(points, 400, 300, min_face=50)
     with pytest.raises(UserError, match="leaves the picture"):

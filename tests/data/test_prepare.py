@@ -20,7 +20,7 @@ from difftalk_pl.data.clips import open_clips, read_rows
 from difftalk_pl.data.layouts import find_videos
 from difftalk_pl.data.pool import run_jobs
 from difftalk_pl.data.prepare import prepare
-from difftalk_pl.data.source import cut_frame
+from difftalk_pl.data.squares import cut_frame
 from difftalk_pl.data.video import read_frames, write_video
 from difftalk_pl.errors import UserError
 

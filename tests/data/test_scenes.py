@@ -99,7 +99,8 @@ def test_the_list_of_a_folder(folder, mixed, tmp_path, capfd, monkeypatch):
     out = tmp_path / "lists" / "shots.csv"
     assert main(["scenes", str(folder), "--out", str(out), "--workers", "2"]) == 0
     said = capfd.readouterr().err
-    assert "text.mp4: unreadable: not a media file" in said and "damaged.mp4: breaks off at 9.6 s of 15.1 s" in said
+    close = "".join(said.split())  # a terminal may break lines anywhere
+    assert "text.mp4:unreadable:notamediafile" in close and "damaged.mp4:breaksoffat9.6sof15.1s" in close
     assert "too short" in said and "under 3 s, 1.0 s together" in " ".join(said.split())
     pieces = {piece.name: piece for piece in read_clip_list(out)}
     assert list(pieces) == ["mixed_s000", "mixed_s001", "mixed_s002", "mixed_s004", "one_s000"]
