@@ -82,7 +82,7 @@ class Claims:
     def remove_dead(self) -> list[str]:
         """Remove the claims of the dead; says whose work that was."""
         dead = [file for file in self._files() if not self._alive(self.folder / file)]
-        for file in dead:
+        for file in [*dead, *self._old_probes()]:
             (self.folder / file).unlink(missing_ok=True)
         return sorted({_name_of(file) for file in dead})
 
@@ -94,6 +94,14 @@ class Claims:
             return [name for name in os.listdir(self.folder) if not name.startswith(".")]
         except FileNotFoundError:
             return []
+
+    def _old_probes(self) -> list[str]:
+        """What `_now` leaves where its process is killed."""
+        if not self.folder.is_dir():
+            return []
+        now = self._now()
+        ages = [(path.name, now - path.stat().st_mtime) for path in self.folder.glob(".*")]
+        return [name for name, age in ages if age > self.expire]
 
     def _alive(self, path: Path) -> bool:
         try:

@@ -50,7 +50,7 @@ BREAK: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "fractions": (
         lambda f: as_fractions(f / "landmarks"),
-        "face too small: 1.0 pixels from ear to ear, at least 20 are needed",
+        "face too small: 0.6 pixels from ear to ear, at least 20 are needed",
     ),
     "objects": (
         lambda f: np.save(f / "audio_smooth/1_9.npy", np.array([None]), allow_pickle=True),

@@ -75,7 +75,8 @@ def test_four_on_one_dataset_two_of_them_killed(tmp_path, videos):
     assert sorted(path.name for path in (root / "clips").iterdir()) == sorted(f"talk_{n}" for n in range(CLIPS))
     for clip in open_clips(root):
         assert len(clip.reader()) == 100 and len(clip.audio()) == 64000 and clip.features("mfcc").shape == (200, 26)
-    assert list((root / "claims").iterdir()) == []
+    left = [path.name for path in (root / "claims").iterdir()]
+    assert [name for name in left if not name.startswith(".")] == []  # hidden ones only tell the disk's time
 
 
 def test_a_clip_whose_process_dies_is_tried_once_more(tmp_path, videos, monkeypatch):
