@@ -10,13 +10,13 @@ the video's path says (`naming`), so that the clips of one video are of one pers
 
 import csv
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from difftalk_pl.data.naming import IdentityRule, NameRule, check_name, clip_name, identity_of, part_name, same_folder
+from difftalk_pl.data.whole_files import replacing
 from difftalk_pl.errors import UserError
 
 COLUMNS = ("video", "start", "stop", "name", "identity")
@@ -71,24 +71,13 @@ def read_clip_list(path: Path, identity: IdentityRule = "auto", names: NameRule 
 
 def write_clip_list(path: Path, pieces: Iterable[Piece]) -> None:
     """Written aside and renamed; videos below its folder become relative."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for piece in pieces:
-                writer.writerow(
-                    [
-                        _relative(piece.video, path.parent),
-                        "" if piece.is_whole else _decimal(piece.start),
-                        "" if piece.stop is None else _decimal(piece.stop),
-                        piece.name,
-                        piece.identity,
-                    ]
-                )
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for piece in pieces:
+            start = "" if piece.is_whole else _decimal(piece.start)
+            stop = "" if piece.stop is None else _decimal(piece.stop)
+            writer.writerow([_relative(piece.video, path.parent), start, stop, piece.name, piece.identity])
 
 
 def seconds_of(clock: str) -> float:

@@ -8,10 +8,8 @@ import csv
 import importlib.metadata
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +21,7 @@ from difftalk_pl.data.audio import FPS, RATE, FeatureKind
 from difftalk_pl.data.leftovers import aside_name
 from difftalk_pl.data.video import FrameReader, write_video
 from difftalk_pl.data.wav import read_wav, write_wav
+from difftalk_pl.data.whole_files import replacing
 from difftalk_pl.errors import UserError
 
 FORMAT = 1
@@ -251,7 +250,7 @@ def read_rows(root: Path) -> dict[str, ClipRow]:
 
 def write_rows(root: Path, rows: Iterable[ClipRow]) -> None:
     """Write clips.csv, sorted by name, in one step."""
-    with _replacing(root / "clips.csv") as file:
+    with replacing(root / "clips.csv") as file:
         writer = csv.writer(file)
         writer.writerow(ClipRow._fields)
         writer.writerows(sorted(rows))
@@ -267,18 +266,6 @@ def open_clips(root: Path) -> list[Clip]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    with _replacing(path) as file:
+    with replacing(path) as file:
         json.dump(content, file, indent=2, ensure_ascii=False)
         file.write("\n")
-
-
-@contextmanager
-def _replacing(path: Path):
-    """A text file that replaces `path` when it is complete."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # machines may share the folder
-    try:
-        with aside.open("w", newline="", encoding="utf-8") as file:
-            yield file
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ confirm it, and where a detection does not, the frames since the last one are lo
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 from PIL import Image
@@ -59,6 +60,11 @@ class FaceTrack:
     def missed(self) -> int:
         """Frames without the face."""
         return int((~self.found).sum())
+
+    @property
+    def longest_gap(self) -> int:
+        """The most frames in a row without it."""
+        return max((len(list(run)) for missing, run in groupby(~self.found) if missing), default=0)
 
 
 @dataclass(eq=False)  # two tracks are never the same one

@@ -145,6 +145,7 @@ def _write(
                 "chosen": "largest over time",
                 "detections": seen.detections,
                 "interpolated": seen.missed,
+                "longest_gap": seen.longest_gap,
             },
             "versions": versions(),
         },
