@@ -26,7 +26,7 @@ from difftalk_pl.data.prepare import CLAIMS
 from difftalk_pl.data.quality_table import TABLE, read_quality
 from difftalk_pl.errors import UserError
 
-FILES = {"dataset.json", "clips.csv", REFUSALS, RECORD, TABLE, ".prepare.lock"}
+FILES = {"dataset.json", "clips.csv", "identities.csv", REFUSALS, RECORD, TABLE, ".prepare.lock"}
 FOLDERS = {"clips", "latents", "splits", "report", CLAIMS}
 Shapes = Mapping[Path, tuple[int, ...]]  # of features and latents, by file
 

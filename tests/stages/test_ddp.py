@@ -63,8 +63,10 @@ def test_stage_one_with_discriminator_and_warm_up(runner):
     assert not set(one["windows"]) & set(two["windows"])
 
 
-def test_stage_two_shares_gradients_of_ranks_that_see_other_windows(runner, codec):
-    result = fit(runner, "diffusion", "talk", {"model": {"init_args": {"autoencoder": str(codec)}}, **DDP})
+@pytest.mark.parametrize("loading", [{}, {"order": "clips", "pool": 1, "latents_in_memory": True}])
+def test_stage_two_shares_gradients_of_ranks_that_see_other_windows(runner, codec, loading):
+    data = {"data": {"loading": loading}} if loading else {}
+    result = fit(runner, "diffusion", "talk", {"model": {"init_args": {"autoencoder": str(codec)}}, **data, **DDP})
     assert result.returncode == 0, result.stderr[-3000:]
     one, two = diaries(runner, "talk")
     assert one["weights"] == two["weights"]
