@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from difftalk_pl.data.animation.paste import border_difference, match_colour
 from difftalk_pl.data.audio import RATE
-from difftalk_pl.data.paste import border_difference, match_colour
-from difftalk_pl.data.sound import read_audio
-from difftalk_pl.data.video import probe
-from difftalk_pl.data.wav import write_wav
+from difftalk_pl.data.media.sound import read_audio
+from difftalk_pl.data.media.video import probe
+from difftalk_pl.data.media.wav import write_wav
 
 STAGES = ("read", "faces", "cut", "features", "load", "encode", "denoise", "decode", "blend", "mark", "write")
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from torch.utils.data import default_collate
 
-from difftalk_pl.data.latent_batches import LatentBatches
-from difftalk_pl.data.sampler import WindowSampler
-from difftalk_pl.data.windows import Windows
+from difftalk_pl.data.loading.latent_batches import LatentBatches
+from difftalk_pl.data.windows.dataset import Windows
+from difftalk_pl.data.windows.sampler import WindowSampler
 from difftalk_pl.loading_costs import MIN_GAP, make_dataset, open_windows
 
 CLIPS, FRAMES, WINDOWS, BATCH = 500, 3000, 3200, 16

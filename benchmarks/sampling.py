@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from difftalk_pl.callbacks.judging import Judging
 from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.masks import MaskPolicy
-from difftalk_pl.data.references import ReferenceRule
-from difftalk_pl.data.windows import GENERATION, Windows
+from difftalk_pl.data.windows.dataset import GENERATION, Windows
+from difftalk_pl.data.windows.references import ReferenceRule
 from difftalk_pl.stages.generation import Generator, SamplerConfig
 from difftalk_pl.stages.judge import GROUND_TRUTH, Judge, Measuring
 from difftalk_pl.stages.latents import LatentCodec

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from difftalk_pl.data.animation.paste import Paste
 from difftalk_pl.data.audio import FPS
-from difftalk_pl.data.paste import Paste
-from difftalk_pl.data.tags import refuse_target
+from difftalk_pl.data.media.tags import refuse_target
 from difftalk_pl.errors import UsageError, UserError
 from difftalk_pl.jobs import run_jobs
 from difftalk_pl.pipeline import FaceSettings, TalkingHeadPipeline

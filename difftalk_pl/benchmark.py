@@ -14,8 +14,8 @@ from rich.table import Table
 
 from difftalk_pl.data.audio import RATE
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME
-from difftalk_pl.data.deepspeech import HIDDEN, DeepSpeech, deepspeech_input
-from difftalk_pl.data.loaders import Loading
+from difftalk_pl.data.loading.loaders import Loading
+from difftalk_pl.data.speech.deepspeech import HIDDEN, DeepSpeech, deepspeech_input
 from difftalk_pl.disk_costs import PIECE, DiskLimits, DiskRate, disk_limits, disk_rates, latents_of, real_dataset
 from difftalk_pl.errors import UserError
 from difftalk_pl.loading_costs import Cost, gap_for, make_dataset, measure

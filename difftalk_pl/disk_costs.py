@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.loaders import Loading, make_loader, training_order
-from difftalk_pl.data.read_ahead import STREAMS, give_up, read
+from difftalk_pl.data.latents.read_ahead import STREAMS, give_up, read
+from difftalk_pl.data.loading.loaders import Loading, make_loader, training_order
 from difftalk_pl.errors import UserError
 from difftalk_pl.loading_costs import LATENT, cache_of, gap_for, make_dataset, open_windows
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from difftalk_pl.data.features import sha256
-from difftalk_pl.data.references import PROGRESSIVE
-from difftalk_pl.data.tags import JOB, read_tags
+from difftalk_pl.data.media.tags import JOB, read_tags
+from difftalk_pl.data.speech.features import sha256
+from difftalk_pl.data.windows.references import PROGRESSIVE
 from difftalk_pl.errors import UserError, reason_of
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from numpy.lib.format import open_memmap
 from torch.utils.data import DataLoader
 
 from difftalk_pl.data.clips import ClipRow, create_dataset, open_clips, write_rows
-from difftalk_pl.data.latent_cache import LatentCache
-from difftalk_pl.data.loaders import Loading, make_loader, open_latents, training_order
-from difftalk_pl.data.references import ReferenceRule
-from difftalk_pl.data.windows import TRAINING, Windows
+from difftalk_pl.data.latents.cache import LatentCache
+from difftalk_pl.data.loading.loaders import Loading, make_loader, open_latents, training_order
+from difftalk_pl.data.windows.dataset import TRAINING, Windows
+from difftalk_pl.data.windows.references import ReferenceRule
 
 CODEC = "benchmark"
 LATENT = (3, 64, 64)  # of 256 px frames with f=4, and of 512 px frames with f=8

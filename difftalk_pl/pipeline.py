@@ -9,20 +9,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from difftalk_pl.data.animation.cut import cut_clip
+from difftalk_pl.data.animation.following import Followed, face_in, follow
+from difftalk_pl.data.animation.paste import Paste
 from difftalk_pl.data.audio import FPS, RATE, FeatureKind
-from difftalk_pl.data.chosen_face import check_choice, follow_face
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME
-from difftalk_pl.data.cut import cut_clip
-from difftalk_pl.data.driven import DrivenClip, back_and_forth
-from difftalk_pl.data.features import SpeechModels
-from difftalk_pl.data.following import Followed, face_in, follow
+from difftalk_pl.data.faces.chosen_face import check_choice, follow_face
 from difftalk_pl.data.masks import MaskPolicy
-from difftalk_pl.data.paste import Paste
-from difftalk_pl.data.references import ReferenceRule
-from difftalk_pl.data.sound import read_audio
-from difftalk_pl.data.source_video import SourceVideo
-from difftalk_pl.data.video import fit_audio, probe, source_rate
-from difftalk_pl.data.windows import GENERATION, Windows
+from difftalk_pl.data.media.sound import read_audio
+from difftalk_pl.data.media.source_video import SourceVideo
+from difftalk_pl.data.media.video import fit_audio, probe, source_rate
+from difftalk_pl.data.speech.features import SpeechModels
+from difftalk_pl.data.windows.dataset import GENERATION, Windows
+from difftalk_pl.data.windows.driven import DrivenClip, back_and_forth
+from difftalk_pl.data.windows.references import ReferenceRule
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
 from difftalk_pl.stages.drawing import draw

@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from skimage.segmentation import find_boundaries
 
 from difftalk_pl.callbacks.sheets import contact_sheet
-from difftalk_pl.data.tags import TAG, refuse_place
+from difftalk_pl.data.media.tags import TAG, refuse_place
 from difftalk_pl.errors import UserError
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from difftalk_pl.data.clips import Clip, open_clips, read_dataset
-from difftalk_pl.data.features import shared_threads
-from difftalk_pl.data.lip_crops import SyncCrop
-from difftalk_pl.data.pool import Event, Report, run_jobs
-from difftalk_pl.data.quality import MEASURES, Quality
-from difftalk_pl.data.quality_table import FLUSH, hours, measure_dataset, spread, write_quality
-from difftalk_pl.data.report_page import write_page
-from difftalk_pl.data.video import read_frames
+from difftalk_pl.data.files.pool import Event, Report, run_jobs
+from difftalk_pl.data.media.video import read_frames
+from difftalk_pl.data.quality.measures import MEASURES, Quality
+from difftalk_pl.data.quality.page import write_page
+from difftalk_pl.data.quality.table import FLUSH, hours, measure_dataset, spread, write_quality
+from difftalk_pl.data.speech.features import shared_threads
+from difftalk_pl.data.windows.lip_crops import SyncCrop
 from difftalk_pl.errors import UserError
 from difftalk_pl.metrics.sync import sync_scores
 from difftalk_pl.progress import progress_bar

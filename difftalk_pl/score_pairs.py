@@ -9,13 +9,13 @@ import numpy as np
 
 from difftalk_pl.data.audio import FPS, RATE
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, open_clips, read_dataset
-from difftalk_pl.data.faces import track_faces
-from difftalk_pl.data.framing import Crop, crop_square, fill_gaps, smooth
-from difftalk_pl.data.layouts import find_videos
+from difftalk_pl.data.faces.framing import Crop, crop_square, fill_gaps, smooth
+from difftalk_pl.data.faces.squares import cut_frame
+from difftalk_pl.data.faces.tracking import track_faces
 from difftalk_pl.data.masks import MaskPolicy
+from difftalk_pl.data.media.video import fit_audio, probe, read_audio, read_frames
 from difftalk_pl.data.source import Settings, to_fractions
-from difftalk_pl.data.squares import cut_frame
-from difftalk_pl.data.video import fit_audio, probe, read_audio, read_frames
+from difftalk_pl.data.sources.layouts import find_videos
 from difftalk_pl.errors import UserError
 from difftalk_pl.stages.judge import CHUNK
 

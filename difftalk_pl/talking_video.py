@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from difftalk_pl import __version__
-from difftalk_pl.data.interpolation import interpolate
-from difftalk_pl.data.paste import Paste
-from difftalk_pl.data.sound import SoundReader
-from difftalk_pl.data.source_video import SourceVideo
-from difftalk_pl.data.tags import TAG, refuse_target
-from difftalk_pl.data.video import write_video
-from difftalk_pl.data.watermark import Watermark
+from difftalk_pl.data.animation.interpolation import interpolate
+from difftalk_pl.data.animation.paste import Paste
+from difftalk_pl.data.animation.watermark import Watermark
+from difftalk_pl.data.media.sound import SoundReader
+from difftalk_pl.data.media.source_video import SourceVideo
+from difftalk_pl.data.media.tags import TAG, refuse_target
+from difftalk_pl.data.media.video import write_video
 from difftalk_pl.errors import UserError
 from difftalk_pl.preview import preview_sheet, refuse_picture
 from difftalk_pl.progress import progress_bar

@@ -6,10 +6,10 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-from difftalk_pl.data.layouts import VIDEO_SUFFIXES
-from difftalk_pl.data.tags import TAG, read_tags
-from difftalk_pl.data.video import read_frames
-from difftalk_pl.data.watermark import Reading, read_mark
+from difftalk_pl.data.animation.watermark import Reading, read_mark
+from difftalk_pl.data.media.tags import TAG, read_tags
+from difftalk_pl.data.media.video import read_frames
+from difftalk_pl.data.sources.layouts import VIDEO_SUFFIXES
 from difftalk_pl.errors import UsageError, UserError
 
 log = logging.getLogger(__name__)

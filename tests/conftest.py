@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from difftalk_pl.data.synthetic import synthesize
+from difftalk_pl.data.synthetic.dataset import synthesize
 from tests.runner import Runner
 
 pytest_plugins = ("pytester", "tests.differences")

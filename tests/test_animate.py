@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from difftalk_pl.animate import animate
-from difftalk_pl.data.synthetic import perform
-from difftalk_pl.data.tags import TAG, read_tags
-from difftalk_pl.data.video import probe, read_audio, read_frames, write_video
-from difftalk_pl.data.watermark import read_mark
-from difftalk_pl.data.wav import write_wav
+from difftalk_pl.data.animation.watermark import read_mark
+from difftalk_pl.data.media.tags import TAG, read_tags
+from difftalk_pl.data.media.video import probe, read_audio, read_frames, write_video
+from difftalk_pl.data.media.wav import write_wav
+from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 from difftalk_pl.metrics.opening import correlation, dark_opening, true_opening
 from difftalk_pl.pipeline import FaceSettings, TalkingHeadPipeline

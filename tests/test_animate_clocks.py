@@ -4,9 +4,9 @@ import av
 import numpy as np
 import pytest
 
-from difftalk_pl.data.synthetic import perform
-from difftalk_pl.data.video import read_audio, read_frames, write_video
-from difftalk_pl.data.wav import write_wav
+from difftalk_pl.data.media.video import read_audio, read_frames, write_video
+from difftalk_pl.data.media.wav import write_wav
+from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.pipeline import TalkingHeadPipeline
 from difftalk_pl.stages.presets import choose_sampler
 from tests.test_animate import WEIGHTS

@@ -12,8 +12,8 @@ from PIL import Image
 
 from difftalk_pl.__main__ import main
 from difftalk_pl.animate import animate
-from difftalk_pl.data.synthetic import perform
-from difftalk_pl.data.video import write_video
+from difftalk_pl.data.media.video import write_video
+from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 from tests.test_animate import QUICK, WEIGHTS, speech
 

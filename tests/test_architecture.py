@@ -1,6 +1,7 @@
 """The rooms of the package: imports run one way, files stay short, and the library logs."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ FORBIDDEN = {
 }
 
 
-def rooms_imported(source: str) -> set[str]:
-    """First names below the package in all imports, those within functions and strings for import_module included."""
+def imported(source: str) -> list[list[str]]:
+    """Names below the package in all imports, those within functions and strings for import_module included."""
     dotted = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -32,7 +33,11 @@ def rooms_imported(source: str) -> set[str]:
             dotted += [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
             dotted.append(node.value)
-    return {name.split(".")[1] for name in dotted if name.startswith("difftalk_pl.")}
+    return [name.split(".")[1:] for name in dotted if name.startswith("difftalk_pl.")]
+
+
+def rooms_imported(source: str) -> set[str]:
+    return {names[0] for names in imported(source)}
 
 
 def identify(path: Path) -> str:
@@ -48,6 +53,17 @@ def test_the_rooms_are_there():
 def test_imports_run_one_way(path):
     room = path.relative_to(PACKAGE).parts[0]
     assert not rooms_imported(path.read_text(encoding="utf-8")) & FORBIDDEN[room]
+
+
+def test_rooms_of_data_do_not_know_each_other():
+    knows: dict[str, set[str]] = {}
+    for path in (PACKAGE / "data").rglob("*.py"):
+        room = path.relative_to(PACKAGE / "data").parts[0].removesuffix(".py")
+        names = imported(path.read_text(encoding="utf-8"))
+        knows.setdefault(room, set()).update(deep[1] for deep in names if deep[0] == "data" and len(deep) > 1)
+        knows[room].discard(room)
+    assert len(knows) > 20
+    TopologicalSorter(knows).prepare()  # raises CycleError, which names the circle
 
 
 def test_the_parser_of_imports_sees_every_way():

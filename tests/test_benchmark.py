@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from difftalk_pl.benchmark import benchmark, speech_cost
-from difftalk_pl.data.sampler import WindowSampler
-from difftalk_pl.data.windows import OPEN_CLIPS
+from difftalk_pl.data.windows.dataset import OPEN_CLIPS
+from difftalk_pl.data.windows.sampler import WindowSampler
 from difftalk_pl.errors import UserError
 from difftalk_pl.loading_costs import anonymous_memory, make_dataset, open_windows
 

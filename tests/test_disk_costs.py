@@ -7,7 +7,7 @@ import pytest
 
 from difftalk_pl import disk_costs
 from difftalk_pl.benchmark import benchmark
-from difftalk_pl.data.read_ahead import give_up
+from difftalk_pl.data.latents.read_ahead import give_up
 from difftalk_pl.disk_costs import cool, resident
 from difftalk_pl.errors import UserError
 

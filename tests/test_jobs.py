@@ -8,9 +8,9 @@ import yaml
 from PIL import Image
 
 from difftalk_pl.animate import animate
-from difftalk_pl.data.synthetic import perform
-from difftalk_pl.data.tags import JOB, TAG, read_tags
-from difftalk_pl.data.video import read_frames, write_video
+from difftalk_pl.data.media.tags import JOB, TAG, read_tags
+from difftalk_pl.data.media.video import read_frames, write_video
+from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 from difftalk_pl.stages.steadiness import Steadiness
 from tests.test_animate import QUICK, WEIGHTS, speech

@@ -6,8 +6,8 @@ import pytest
 
 from difftalk_pl.__main__ import main
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.quality_table import read_quality
-from difftalk_pl.data.wav import write_wav
+from difftalk_pl.data.media.wav import write_wav
+from difftalk_pl.data.quality.table import read_quality
 from difftalk_pl.metrics.sync import sync_scores
 from difftalk_pl.report import SyncJob, run_job
 from difftalk_pl.stages.sync_judge import SyncJudge

@@ -9,10 +9,10 @@ import pytest
 
 from difftalk_pl import score as module
 from difftalk_pl.__main__ import main
-from difftalk_pl.data import video
-from difftalk_pl.data.synthetic import perform
-from difftalk_pl.data.video import write_video
-from difftalk_pl.data.wav import write_wav
+from difftalk_pl.data.media import video
+from difftalk_pl.data.media.video import write_video
+from difftalk_pl.data.media.wav import write_wav
+from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 from difftalk_pl.score import score
 from difftalk_pl.score_pairs import pair_up

@@ -8,7 +8,7 @@ import pytest
 
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.masks import MaskPolicy
-from difftalk_pl.data.video import write_video
+from difftalk_pl.data.media.video import write_video
 from difftalk_pl.errors import UserError
 from difftalk_pl.score import score
 from difftalk_pl.score_pairs import How, open_pair, pair_up, read_chunks

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from difftalk_pl.data.tags import TAG
-from difftalk_pl.data.video import write_video
-from difftalk_pl.data.watermark import Watermark
+from difftalk_pl.data.animation.watermark import Watermark
+from difftalk_pl.data.media.tags import TAG
+from difftalk_pl.data.media.video import write_video
 from difftalk_pl.errors import UserError
 from difftalk_pl.watermark import describe_tag, watermark
-from tests.data.test_watermark import footage
+from tests.data.animation.test_watermark import footage
 
 
 @pytest.fixture(scope="module")

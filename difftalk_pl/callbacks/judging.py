@@ -11,7 +11,7 @@ from torch import Tensor
 
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
 from difftalk_pl.data.pixels import to_pixels
-from difftalk_pl.data.windows import Windows
+from difftalk_pl.data.windows.dataset import Windows
 from difftalk_pl.errors import UserError, reason_of
 from difftalk_pl.metrics.clips import ClipTable
 from difftalk_pl.metrics.sync import LARGEST_SHIFT

@@ -14,7 +14,7 @@ from difftalk_pl.callbacks.publishing import log_step
 from difftalk_pl.callbacks.sheets import contact_sheet, save_picture, side_by_side
 from difftalk_pl.data.audio import FPS, RATE
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
-from difftalk_pl.data.video import write_video
+from difftalk_pl.data.media.video import write_video
 from difftalk_pl.stages.judge import ClipScore
 
 VIDEOS = ("videos",)

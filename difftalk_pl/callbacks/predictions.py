@@ -10,11 +10,11 @@ import lightning as L
 import numpy as np
 
 from difftalk_pl import __version__
+from difftalk_pl.data.animation.watermark import Watermark
 from difftalk_pl.data.audio import RATE
-from difftalk_pl.data.tags import TAG
-from difftalk_pl.data.video import write_video
-from difftalk_pl.data.watermark import Watermark
-from difftalk_pl.data.windows import Windows
+from difftalk_pl.data.media.tags import TAG
+from difftalk_pl.data.media.video import write_video
+from difftalk_pl.data.windows.dataset import Windows
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
 from difftalk_pl.stages.drawing import draw

@@ -9,9 +9,11 @@ from typing import NamedTuple
 from rich.progress import Progress
 
 from difftalk_pl.data.audio import STEPS_PER_FRAME
-from difftalk_pl.data.claims import Claims
 from difftalk_pl.data.clips import Clip, open_clips
-from difftalk_pl.data.features import (
+from difftalk_pl.data.files.claims import Claims
+from difftalk_pl.data.files.pool import Event, Report, run_jobs
+from difftalk_pl.data.prepare import CLAIMS
+from difftalk_pl.data.speech.features import (
     BATCHED,
     SpeechModels,
     add_missing,
@@ -21,8 +23,6 @@ from difftalk_pl.data.features import (
     record_models,
     shared_threads,
 )
-from difftalk_pl.data.pool import Event, Report, run_jobs
-from difftalk_pl.data.prepare import CLAIMS
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
 

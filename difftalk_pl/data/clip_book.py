@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from difftalk_pl.data.claims import Claims
 from difftalk_pl.data.clips import read_rows, write_json, write_rows
+from difftalk_pl.data.files.claims import Claims
 from difftalk_pl.data.source import Outcome
 from difftalk_pl.errors import UserError
 

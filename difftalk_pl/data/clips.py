@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from difftalk_pl.data.arrays import map_array
 from difftalk_pl.data.audio import FPS, RATE, FeatureKind
-from difftalk_pl.data.leftovers import aside_name
-from difftalk_pl.data.video import FrameReader, write_video
-from difftalk_pl.data.wav import read_wav, write_wav
-from difftalk_pl.data.whole_files import replacing
+from difftalk_pl.data.files.arrays import map_array
+from difftalk_pl.data.files.leftovers import aside_name
+from difftalk_pl.data.files.whole_files import replacing
+from difftalk_pl.data.media.video import FrameReader, write_video
+from difftalk_pl.data.media.wav import read_wav, write_wav
 from difftalk_pl.errors import UserError
 
 FORMAT = 1

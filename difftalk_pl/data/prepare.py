@@ -16,20 +16,20 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from difftalk_pl.data.audio import FPS
-from difftalk_pl.data.claims import Claims
 from difftalk_pl.data.clip_book import ClipBook
 from difftalk_pl.data.clips import ClipRow, create_dataset
-from difftalk_pl.data.face_detectors import open_detector
-from difftalk_pl.data.features import SpeechModels, check_kinds, check_models, record_models, shared_threads
-from difftalk_pl.data.framing import MARGIN
-from difftalk_pl.data.layouts import IdentityRule, NameRule, find_pieces
-from difftalk_pl.data.leftovers import remove_half_written, remove_leftovers
-from difftalk_pl.data.legacy import run_legacy_job, write_splits
-from difftalk_pl.data.legacy_jobs import LegacyJob, LegacySettings, legacy_jobs
-from difftalk_pl.data.legacy_layout import open_layout
-from difftalk_pl.data.pool import Event, Report, run_jobs
-from difftalk_pl.data.report_page import write_report
+from difftalk_pl.data.faces.detectors import open_detector
+from difftalk_pl.data.faces.framing import MARGIN
+from difftalk_pl.data.files.claims import Claims
+from difftalk_pl.data.files.leftovers import remove_half_written, remove_leftovers
+from difftalk_pl.data.files.pool import Event, Report, run_jobs
+from difftalk_pl.data.legacy.convert import run_legacy_job, write_splits
+from difftalk_pl.data.legacy.jobs import LegacyJob, LegacySettings, legacy_jobs
+from difftalk_pl.data.legacy.layout import open_layout
+from difftalk_pl.data.quality.page import write_report
 from difftalk_pl.data.source import Job, Outcome, Settings, run_job
+from difftalk_pl.data.sources.layouts import IdentityRule, NameRule, find_pieces
+from difftalk_pl.data.speech.features import SpeechModels, check_kinds, check_models, record_models, shared_threads
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import console, progress_bar
 

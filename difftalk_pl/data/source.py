@@ -9,17 +9,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from difftalk_pl.data.audio import FPS, RATE
-from difftalk_pl.data.clip_list import Piece
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, ClipRow, versions, write_clip
-from difftalk_pl.data.colour import ToLuma, ToRGB
-from difftalk_pl.data.face_detectors import open_detector
-from difftalk_pl.data.faces import track_faces
-from difftalk_pl.data.features import SpeechModels, add_missing, open_features, sha256
-from difftalk_pl.data.framing import MARGIN, Crop, check_face, crop_square, fill_gaps, smooth
+from difftalk_pl.data.faces.detectors import open_detector
+from difftalk_pl.data.faces.framing import MARGIN, Crop, check_face, crop_square, fill_gaps, smooth
+from difftalk_pl.data.faces.squares import CutSquare
+from difftalk_pl.data.faces.tracking import track_faces
+from difftalk_pl.data.files.pool import Report
+from difftalk_pl.data.media.colour import ToLuma, ToRGB
+from difftalk_pl.data.media.video import VideoInfo, fit_audio, probe, read_audio, read_frames
 from difftalk_pl.data.overlay import write_overlay
-from difftalk_pl.data.pool import Report
-from difftalk_pl.data.squares import CutSquare
-from difftalk_pl.data.video import VideoInfo, fit_audio, probe, read_audio, read_frames
+from difftalk_pl.data.sources.clip_list import Piece
+from difftalk_pl.data.speech.features import SpeechModels, add_missing, open_features, sha256
 from difftalk_pl.errors import UserError
 
 REPORT_EVERY = 25  # frames

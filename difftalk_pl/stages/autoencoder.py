@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
-from difftalk_pl.data.windows import Window
+from difftalk_pl.data.windows.dataset import Window
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.adversarial import PatchGAN, adaptive_weight, adversarial_loss, hinge_discriminator_loss
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig, Reconstruction

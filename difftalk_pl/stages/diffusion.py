@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
-from difftalk_pl.data.windows import Window
+from difftalk_pl.data.windows.dataset import Window
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Condition, without_sound
 from difftalk_pl.models.configuration import from_dict

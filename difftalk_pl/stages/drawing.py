@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from difftalk_pl.data.pixels import to_pixels
-from difftalk_pl.data.windows import Windows
+from difftalk_pl.data.windows.dataset import Windows
 from difftalk_pl.errors import UserError, reason_of
 from difftalk_pl.stages.generation import Generator
 from difftalk_pl.stages.steadiness import Memory

@@ -11,8 +11,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from difftalk_pl.data.references import ReferencePolicy
-from difftalk_pl.data.windows import Window
+from difftalk_pl.data.windows.dataset import Window
+from difftalk_pl.data.windows.references import ReferencePolicy
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Condition, without_sound
 from difftalk_pl.models.difftalk import DiffTalk

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from difftalk_pl.data.features import check_kinds
 from difftalk_pl.data.masks import MaskName
+from difftalk_pl.data.speech.features import check_kinds
 from difftalk_pl.errors import UserError
 from difftalk_pl.stages import published
 from difftalk_pl.stages.released import Unsaid, from_published, say_parts

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from difftalk_pl.data.lip_crops import SyncCrop
-from difftalk_pl.data.measured_faces import MeasuredFaces
+from difftalk_pl.data.faces.measured_faces import MeasuredFaces
+from difftalk_pl.data.windows.lip_crops import SyncCrop
 from difftalk_pl.metrics.frames import DATA_RANGE
 from difftalk_pl.models.perceptual import Network
 from difftalk_pl.pretrained import MissingWeights

@@ -14,11 +14,11 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from difftalk_pl.data.claims import Claims
 from difftalk_pl.data.clips import Clip, open_clips
-from difftalk_pl.data.latent_cache import LatentCache
+from difftalk_pl.data.files.claims import Claims
+from difftalk_pl.data.latents.cache import LatentCache
 from difftalk_pl.data.masks import MaskName, MaskPolicy
-from difftalk_pl.data.windows import CACHING, Windows
+from difftalk_pl.data.windows.dataset import CACHING, Windows
 from difftalk_pl.errors import UserError, reason_of
 from difftalk_pl.progress import progress_bar
 from difftalk_pl.stages.weights import Weights, read_weights

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 from torchmetrics import Metric
 
-from difftalk_pl.data.measured_faces import MeasuredFaces
+from difftalk_pl.data.faces.measured_faces import MeasuredFaces
 from difftalk_pl.errors import UserError
 from difftalk_pl.metrics.frames import PSNR, SSIM, similarity_map
 from difftalk_pl.metrics.identity import IdentitySimilarity

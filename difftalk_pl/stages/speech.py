@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from difftalk_pl.data.audio import FeatureKind
-from difftalk_pl.data.features import LEARNED, OPTIONS, SHOWN, SpeechModels, open_features
+from difftalk_pl.data.speech.features import LEARNED, OPTIONS, SHOWN, SpeechModels, open_features
 from difftalk_pl.errors import UserError
 from difftalk_pl.stages.contract import DataContract
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difftalk_pl.data.lip_crops import SyncCrop, crop_boxes, lip_frames
-from difftalk_pl.data.lip_sync import sync_mfcc, sync_windows
+from difftalk_pl.data.windows.lip_crops import SyncCrop, crop_boxes, lip_frames
+from difftalk_pl.data.windows.lip_sync import sync_mfcc, sync_windows
 from difftalk_pl.errors import UserError
 from difftalk_pl.metrics.sync import LARGEST_SHIFT
 from difftalk_pl.models.syncnet import LIP_FRAMES, SyncNet, audio_stream

@@ -7,9 +7,9 @@ from PIL import Image
 
 from difftalk_pl.callbacks.judging import in_turn
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.synthetic import perform
-from difftalk_pl.data.video import read_frames
-from difftalk_pl.data.windows import FRAME, Windows
+from difftalk_pl.data.media.video import read_frames
+from difftalk_pl.data.synthetic.dataset import perform
+from difftalk_pl.data.windows.dataset import FRAME, Windows
 from difftalk_pl.errors import UserError
 from difftalk_pl.stages.generation import Generator
 from tests.callbacks.test_evaluation import over, results

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from difftalk_pl.data.clips import Clip, open_clips
-from difftalk_pl.data.latent_cache import LatentCache
-from difftalk_pl.data.synthetic import synthesize
-from tests.data.legacy_layouts import FRAMES, cut, steps_of, write_layout
+from difftalk_pl.data.latents.cache import LatentCache
+from difftalk_pl.data.synthetic.dataset import synthesize
+from tests.data.legacy.legacy_layouts import FRAMES, cut, steps_of, write_layout
 
 CODEC = "0123abcd"
 LATENT = (3, 4, 4)

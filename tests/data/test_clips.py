@@ -22,8 +22,8 @@ from difftalk_pl.data.clips import (
     write_clip,
     write_rows,
 )
-from difftalk_pl.data.leftovers import remove_leftovers
-from difftalk_pl.data.synthetic import perform
+from difftalk_pl.data.files.leftovers import remove_leftovers
+from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 
 FRAMES = 12

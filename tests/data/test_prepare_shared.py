@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from difftalk_pl.data.clips import open_clips, read_rows
-from difftalk_pl.data.pool import run_jobs
+from difftalk_pl.data.files.pool import run_jobs
 from difftalk_pl.data.prepare import prepare
 from tests.data.test_prepare import talk
 
@@ -19,7 +19,8 @@ CLIPS = 10
 LOGGED = """
 import os, sys, time
 from pathlib import Path
-from difftalk_pl.data import prepare as module, source
+from difftalk_pl.data import prepare as module
+from difftalk_pl.data import source
 from difftalk_pl.data.clips import write_clip
 
 def noted(root, name, **rest):

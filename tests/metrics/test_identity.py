@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from difftalk_pl.data.faces import track_faces
-from difftalk_pl.data.measured_faces import MeasuredFaces
-from difftalk_pl.data.video import read_frames
+from difftalk_pl.data.faces.measured_faces import MeasuredFaces
+from difftalk_pl.data.faces.tracking import track_faces
+from difftalk_pl.data.media.video import read_frames
 from difftalk_pl.metrics.identity import IdentitySimilarity, similarity
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from difftalk_pl.data.faces import MODEL, model_path
-from difftalk_pl.data.video import read_frames
+from difftalk_pl.data.faces.tracking import MODEL, model_path
+from difftalk_pl.data.media.video import read_frames
 from difftalk_pl.metrics.landmarks import LandmarkDistance, lmd
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from difftalk_pl.data.synthetic import perform
+from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.metrics.frames import psnr, similarity_map, ssim
 from difftalk_pl.metrics.opening import correlation, dark_opening, true_opening
 

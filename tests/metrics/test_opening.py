@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from difftalk_pl.data.synthetic import perform
+from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.metrics.opening import OpeningCorrelation, dark_opening, true_opening
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from difftalk_pl.data.synthetic import synthesize
+from difftalk_pl.data.synthetic.dataset import synthesize
 from difftalk_pl.stages.judge import ALL
 from tests.backbones import write_backbone
 from tests.callbacks.test_evaluation import evaluated, results

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.latent_cache import LatentCache
+from difftalk_pl.data.latents.cache import LatentCache
 from difftalk_pl.data.masks import MaskPolicy
-from difftalk_pl.data.video import probe, read_frames
+from difftalk_pl.data.media.video import probe, read_frames
 from difftalk_pl.errors import UserError
 from difftalk_pl.stages.generation import Generator
 from difftalk_pl.stages.latents import LatentCodec, cache_latents

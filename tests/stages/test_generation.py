@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.windows import EVALUATION, Windows
+from difftalk_pl.data.windows.dataset import EVALUATION, Windows
 from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.sampling import NoiseSchedule

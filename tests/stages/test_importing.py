@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from difftalk_pl.__main__ import main
-from difftalk_pl.data.synthetic import perform
-from difftalk_pl.data.video import read_frames, write_video
-from difftalk_pl.data.wav import write_wav
+from difftalk_pl.data.media.video import read_frames, write_video
+from difftalk_pl.data.media.wav import write_wav
+from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.schedule import NoiseSchedule

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from difftalk_pl.data.masks import MaskPolicy
-from difftalk_pl.data.synthetic import perform
+from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 from difftalk_pl.metrics.motion import silent_frames
 from difftalk_pl.metrics.sync import sync_scores

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.latent_cache import LatentCache
+from difftalk_pl.data.latents.cache import LatentCache
 from difftalk_pl.errors import UserError
 from difftalk_pl.stages.latents import LatentCodec, cache_latents
 

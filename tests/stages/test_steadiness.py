@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.references import ReferenceRule
-from difftalk_pl.data.windows import GENERATION, Windows
+from difftalk_pl.data.windows.dataset import GENERATION, Windows
+from difftalk_pl.data.windows.references import ReferenceRule
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.sampling import SCHEDULERS, NoiseSchedule, sample

@@ -9,8 +9,8 @@ import torch
 from einops import rearrange
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.lip_crops import crop_boxes, lip_frames
-from difftalk_pl.data.lip_sync import sync_mfcc
+from difftalk_pl.data.windows.lip_crops import crop_boxes, lip_frames
+from difftalk_pl.data.windows.lip_sync import sync_mfcc
 from difftalk_pl.errors import UserError
 from difftalk_pl.metrics.sync import sync_scores
 from difftalk_pl.models.syncnet import SyncNet

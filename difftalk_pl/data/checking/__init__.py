@@ -1,0 +1,1 @@
+"""Prepared datasets, checked and repaired."""

@@ -1,0 +1,97 @@
+"""What `check --repair` does: it removes what a command makes again, and nothing else."""
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from difftalk_pl.data.checking.clip_faults import Fault
+from difftalk_pl.data.clip_book import TURN
+from difftalk_pl.data.clips import Clip, ClipRow, read_rows, write_rows
+from difftalk_pl.data.files.claims import Claims
+from difftalk_pl.data.prepare import CLAIMS
+from difftalk_pl.data.speech.features import sha256
+from difftalk_pl.progress import progress_bar
+
+log = logging.getLogger(__name__)
+
+REASON = "its files were damaged and check --repair removed them; run prepare again"
+
+
+def repair_faults(root: Path, rows: Mapping[str, ClipRow], faults: Sequence[Fault]) -> dict[Fault, str]:
+    """Mend what can be mended. Says of every fault that is mended what was done.
+
+    A clip goes only where its source is there with the content that it was made from. Its row stays, as refused, since
+    somebody may have edited its identity.
+    """
+    done: dict[Fault, str] = {}
+    broken = {fault.clip for fault in faults if fault.mend == "remake"}
+    with progress_bar() as bar:
+        task = bar.add_task("repairing", total=len(broken))
+        removed = set()
+        for name in sorted(broken):
+            if _remove_clip(root, name, rows[name]):
+                removed.add(name)
+            bar.advance(task)
+    _refuse(root, removed)
+    for fault in faults:
+        if fault.clip in removed and (fault.mend == "remake" or not fault.file.exists()):
+            done[fault] = "removed with its clip; run prepare again"
+        elif fault.what == "dead claim":
+            Claims(fault.file).remove_dead()
+            done[fault] = "removed"
+        elif fault.mend == "remove":
+            _remove(fault.file)
+            done[fault] = "removed" if fault.what == "leftover" else f"removed; {fault.remedy.partition(' and ')[2]}"
+    return done
+
+
+def _remove_clip(root: Path, name: str, row: ClipRow) -> bool:
+    """Remove a clip's folder and latents, unless somebody works on it or it could not be made again."""
+    clip = Clip(root, name, row.frames)
+    claim = Claims(root / CLAIMS).take(name)
+    if claim is None:
+        log.warning("%s: left alone, somebody is working on it", name)
+        return False
+    with claim:
+        if why := _irreplaceable(clip, row):
+            log.warning("%s: left alone, %s", name, why)
+            return False
+        log.info("%s: removed, prepare makes it again from %s", clip.folder, row.source)
+        _remove(clip.folder)
+        for cached in (root / "latents").glob("*"):
+            (cached / f"{name}.npy").unlink(missing_ok=True)
+    return True
+
+
+def _irreplaceable(clip: Clip, row: ClipRow) -> str:
+    """Why a clip cannot be made again; empty where it can."""
+    if not clip.folder.exists():
+        return "" if Path(row.source).is_file() else f"its source {row.source} is not there"
+    try:
+        source: Any = clip.info()["source"]
+        path, known = Path(source["path"]), source["sha256"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return "clip.json does not say from which file it was made"
+    if not path.is_file():
+        return f"its source {path} is not there"
+    return "" if sha256(path) == known else f"its source {path} has changed since"
+
+
+def _refuse(root: Path, names: set[str]) -> None:
+    """Enter into clips.csv that these clips are gone."""
+    if not names:
+        return
+    with Claims(root / CLAIMS).turn(TURN):
+        rows = read_rows(root)
+        for name in names & set(rows):
+            rows[name] = rows[name]._replace(frames=0, status="refused", reason=REASON)
+        write_rows(root, rows.values())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Faces in videos: found, tracked, framed, cut out."""

@@ -1,0 +1,1 @@
+"""Files that many processes read and write, and those processes."""

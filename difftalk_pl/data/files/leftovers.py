@@ -1,0 +1,40 @@
+"""Clips that are being written lie beside the finished ones under names that tell who writes; the dead leave them."""
+
+import glob
+import os
+import re
+import shutil
+import socket
+from collections.abc import Collection
+from pathlib import Path
+
+from difftalk_pl.data.files.claims import is_running
+
+ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<process>\d+)(\.old)?\.tmp")
+
+
+def aside_name(name: str) -> str:
+    """Of the folder in which this process writes a clip."""
+    return f".{name}.{_host()}.{os.getpid()}.tmp"
+
+
+def remove_leftovers(root: Path, busy: Collection[str] = ()) -> list[str]:
+    """Remove half-written clips whose writer on this machine is dead, but none of clips that are `busy`; says which."""
+    removed = []
+    for folder in (root / "clips").glob(".*.tmp"):
+        found = ASIDE.fullmatch(folder.name)
+        if found and found["host"] == _host() and found["name"] not in busy and not is_running(int(found["process"])):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder.name)
+    return removed
+
+
+def remove_half_written(root: Path, name: str) -> None:
+    """Remove what dead writers left of a clip, wherever they were; for whoever holds its claim."""
+    for folder in (root / "clips").glob(f".{glob.escape(name)}.*.tmp"):
+        if (found := ASIDE.fullmatch(folder.name)) and found["name"] == name:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _host() -> str:
+    return socket.gethostname().replace(".", "_")

@@ -1,0 +1,1 @@
+"""From HDTF's published tables to its clips."""

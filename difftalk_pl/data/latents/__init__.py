@@ -1,0 +1,1 @@
+"""Cached latents: on the disk, in the page cache, in memory."""

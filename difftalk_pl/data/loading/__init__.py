@@ -1,0 +1,1 @@
+"""Who trains, validates and tests; windows to batches."""

@@ -1,0 +1,1 @@
+"""What is measured of prepared clips, shown and filtered by."""

@@ -1,0 +1,1 @@
+"""Drawn people with synthetic speech."""

@@ -1,0 +1,281 @@
+"""The synthetic clips, held against what is measured in their sound and pictures without their makers' code."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.linalg import solve_toeplitz
+from scipy.ndimage import binary_dilation, minimum_filter1d
+
+from difftalk_pl.data.audio import MFCC, audio_windows
+from difftalk_pl.data.clips import open_clips, read_rows
+from difftalk_pl.data.masks import MaskPolicy
+from difftalk_pl.data.synthetic.dataset import draw_identity, perform, synthesize
+from difftalk_pl.data.synthetic.drawing import draw, draw_background
+from difftalk_pl.data.synthetic.puppet import Pose, landmarks
+from difftalk_pl.data.synthetic.speech import OPEN_F1, VOWELS, Segment, articulate, draw_voice, speak
+from difftalk_pl.errors import UserError
+
+RATE, SECONDS = 16000, 8.0
+
+
+@pytest.fixture(scope="module")
+def performances():
+    """Twelve people who speak for eight seconds each."""
+    return [perform(seed=3, number=number, seconds=SECONDS) for number in range(12)]
+
+
+def openings(clip) -> np.ndarray:
+    """The distance of landmarks 62 and 66 as a share of the widest mouth of that face, (T,)."""
+    points = clip.landmarks()
+    return np.linalg.norm(points[:, 62] - points[:, 66], axis=1) / np.array(
+        [clip.who.face_width * pose.scale * clip.who.mouth_gap for pose in clip.poses]
+    )
+
+
+def lpc_peaks(samples: np.ndarray, order: int = 12) -> np.ndarray:
+    """Formants in Hz, ascending, by linear prediction with the autocorrelation method."""
+    emphasised = np.append(samples[0], samples[1:] - 0.97 * samples[:-1]) * np.hamming(len(samples))
+    correlation = np.correlate(emphasised, emphasised, "full")[len(samples) - 1 :][: order + 1]
+    correlation[0] *= 1 + 1e-9
+    roots = np.roots(np.append(1, -solve_toeplitz(correlation[:order], correlation[1:])))
+    roots = roots[roots.imag > 0]
+    frequency, width = np.angle(roots) * RATE / (2 * np.pi), -np.log(np.abs(roots)) * RATE / np.pi
+    return np.sort(frequency[(width < 500) & (frequency > 150)])
+
+
+def low_pitch_voice(seed: int):
+    """A voice whose harmonics lie close enough together for linear prediction to see the formants."""
+    return replace(draw_voice(np.random.default_rng(seed)), pitch=95.0)
+
+
+@pytest.mark.parametrize("vowel", ["e", "E", "ae", "a", "@"])
+def test_steady_vowels_have_the_planned_formants(vowel):
+    voice = low_pitch_voice(1)
+    tracks = articulate([Segment("pause", 0.2), Segment(vowel, 0.6), Segment("pause", 0.2)], 1.0)
+    sound = speak(voice, tracks, RATE, np.random.default_rng(0))
+    measured = np.median([lpc_peaks(sound[at : at + 640].astype(float))[:2] for at in range(6400, 9600, 160)], axis=0)
+    f1, f2, _ = VOWELS[vowel]
+    expected = np.array([min(f1, OPEN_F1), f2]) * voice.formant_scale
+    np.testing.assert_allclose(measured, expected, rtol=0.12)
+
+
+def test_the_mouth_opens_with_the_first_formant_of_the_sound():
+    """F1 measured in the sound of glides between vowels follows the opening, frame by frame."""
+    measured, opened = [], []
+    for seed in range(3):
+        voice, names = low_pitch_voice(seed), ["a", "e", "O", "@", "ae", "e", "a", "@", "O"]
+        tracks = articulate([Segment(name, 0.25, 1.0) for name in names], 2.2)
+        sound = speak(voice, tracks, int(2.2 * RATE), np.random.default_rng(seed)).astype(float)
+        opening, _ = tracks.mouth(54)
+        for k in range(3, 52):
+            at = k * RATE // 25
+            measured.append(lpc_peaks(sound[at - 320 : at + 320])[0] / voice.formant_scale)
+            opened.append(opening[k])
+    assert np.corrcoef(measured, opened)[0, 1] > 0.9
+
+
+def test_neither_sound_nor_mouth_lags(performances):
+    """Loudness around k / 25 s and the opening of frame k agree best without a shift, to a small part of a frame."""
+    shifts, agreement = range(-2, 3), []
+    for clip in performances:
+        padded = np.pad(clip.audio.astype(float), 80)
+        loud = np.array([np.sqrt(np.mean(padded[640 * k : 640 * k + 160] ** 2)) for k in range(len(clip.poses))])
+        mouth = openings(clip)
+        agreement.append([np.corrcoef(np.roll(mouth, shift)[3:-3], loud[3:-3])[0, 1] for shift in shifts])
+    curve = np.mean(agreement, axis=0)
+    assert np.argmax(curve) == 2, curve
+    early, best, late = curve[1:4]
+    assert abs(0.5 * (early - late) / (early - 2 * best + late)) < 0.2  # the parabola's vertex, in frames
+
+
+def test_silence_is_a_closed_mouth(performances):
+    silent = 0
+    for clip in performances:
+        loud = np.sqrt(np.mean(clip.audio.reshape(-1, 160).astype(float) ** 2, axis=1))  # 10 ms each
+        assert loud.min() > 1, "a pause is faint noise, not digital zero"
+        quiet = loud < 2.5 * clip.voice.floor
+        length = 9  # steps: more than 80 ms
+        core = minimum_filter1d(quiet.astype(int), length)  # the middle of so long a silence
+        inside = binary_dilation(core.astype(bool), np.ones(length))
+        mouth = openings(clip)
+        frames = np.flatnonzero(inside[np.minimum(4 * np.arange(len(mouth)), len(inside) - 1)])
+        assert mouth[frames].max(initial=0) < 1e-4
+        wide = [clip.poses[k].width for k in frames]
+        assert np.abs(wide).mean() < 0.1
+        silent += len(frames) / len(mouth) / len(performances)
+    assert 0.1 < silent < 0.35
+
+
+def test_the_mouth_moves_a_lot(performances):
+    mouth = np.concatenate([openings(clip) for clip in performances])
+    assert mouth.std() > 0.25
+    assert mouth.max() > 0.9
+    assert 0.2 < np.mean(mouth < 0.02) < 0.5
+
+
+def test_levels_fit_int16(performances):
+    for clip in performances:
+        assert clip.audio.dtype == np.int16
+        assert 3000 < np.abs(clip.audio.astype(int)).max() < 32000
+
+
+@pytest.mark.parametrize(("size", "least"), [(64, 0.97), (128, 0.98)])
+def test_the_landmarks_measure_the_drawn_mouth(performances, size, least):
+    """Dark pixels near the mouth are nothing but its inside: their number follows the landmarks for every face."""
+    for clip in performances:
+        points, mouth, dark = clip.landmarks(), [], []
+        for frame, at in zip(clip.frames(size), points, strict=True):
+            left, right = at[48:68].min(0) * size, at[48:68].max(0) * size
+            patch = frame[int(left[1]) : int(right[1]) + 1, int(left[0]) : int(right[0]) + 1].astype(float)
+            dark.append(np.clip((72 - patch.mean(axis=2)) / 56, 0, 1).sum())
+            mouth.append(np.linalg.norm(at[62] - at[66]))
+        dark, mouth = np.array(dark), np.array(mouth)
+        assert np.corrcoef(dark, mouth)[0, 1] > least, asdict(clip.who)
+        assert dark[mouth < 1e-5].max() < 0.02 * dark.max(), "closed lips show no inside"
+
+
+def test_no_face_has_dark_lips_or_a_pale_inside():
+    for seed in range(80):
+        who = draw_identity(np.random.default_rng(seed))
+        background = draw_background(who, 128)
+
+        def darkest(pose):
+            at = landmarks(who, pose)[48:68] * 128  # noqa: B023
+            (left, top), (right, bottom) = at.min(0).astype(int), at.max(0).astype(int)
+            return draw(who, pose, background)[top : bottom + 2, left : right + 2].mean(axis=2).min()  # noqa: B023
+
+        assert darkest(Pose()) > 70, seed
+        assert darkest(Pose(opening=0.5)) < 25, seed
+
+
+def test_outer_lips_and_eyes_lie_where_they_are_drawn():
+    """At 256 px the colour changes across the outline at landmarks of the lips and of the open eyes."""
+    who, pose = draw_identity(np.random.default_rng(5)), Pose(opening=0.6)
+    who = replace(who, lips=(60.0, 60.0, 230.0), lip_upper=0.12, lip_lower=0.15, beard=0.0, glasses=0.0)
+    frame = draw(who, pose, draw_background(who, 256)).astype(float)
+    points = landmarks(who, pose) * 256
+    centre = points[48:60].mean(0)
+
+    def blueness(at):
+        x, y = (at - 0.5).round().astype(int)
+        return frame[y, x, 2] - frame[y, x, 0]
+
+    for number in (50, 51, 52, 56, 57, 58):
+        outwards = (points[number] - centre) / np.linalg.norm(points[number] - centre)
+        assert blueness(points[number] - 2 * outwards) > 60
+        assert blueness(points[number] + 2.5 * outwards) < 0
+    for eye in (points[36:42], points[42:48]):
+        white = [
+            frame[tuple((eye.mean(0) + np.array([dx, 0]) - 0.5).round().astype(int)[::-1])].min() for dx in (-8, 8)
+        ]
+        assert min(white) > 200
+
+
+def test_landmarks_are_inside_the_frame_and_in_order(performances):
+    for clip in performances:
+        points = clip.landmarks()
+        assert points.dtype == np.float32
+        assert points.shape == (int(SECONDS * 25), 68, 2)
+        assert points.min() > 0
+        assert points.max() < 1
+        x, y = points.mean(axis=0).T
+        assert (np.diff(x[:17]) > 0).all()
+        assert x[36] < x[39] < x[42] < x[45]
+        assert x[48] < x[60] < x[64] < x[54]
+        assert y[27] < y[30] < y[33] < y[51] < y[62] <= y[66] < y[57] < y[8]
+        assert 0.5 < x[16] - x[0] < 0.7
+        assert 0.65 < y[48:68].mean() < 0.8
+
+
+def test_nothing_but_the_hidden_region_tells_of_the_mouth():
+    """With the same head pose, pixels outside both masks and the landmarks that are kept do not know the opening."""
+    for seed in range(12):
+        who = draw_identity(np.random.default_rng(seed))
+        background = draw_background(who, 128)
+        closed, wide = Pose(angle=0.05), Pose(angle=0.05, opening=1.0, width=0.6)
+        before, after = landmarks(who, closed), landmarks(who, wide)
+        kept = [*range(0, 5), *range(12, 48)]
+        np.testing.assert_array_equal(before[kept], after[kept])
+        assert after[8, 1] > before[8, 1] + 0.02, "the chin falls"
+        changed = (draw(who, closed, background) != draw(who, wide, background)).any(axis=2)
+        assert changed.any()
+        for name in ("mouth_safe", "below_nose"):
+            assert not (changed & ~MaskPolicy(name)(after, 128)).any(), (seed, name)
+
+
+def test_the_sound_tells_the_mouth_of_people_never_met(performances):
+    """Ridge regression from MFCC windows to the opening, on 8 people, for 4 others; other sound says nothing."""
+
+    def windows(clip):
+        return audio_windows(MFCC()(clip.audio), np.arange(len(clip.poses))).reshape(len(clip.poses), -1)
+
+    inputs, targets = [windows(clip) for clip in performances], [openings(clip) for clip in performances]
+    x, y = np.concatenate(inputs[:8]).astype(float), np.concatenate(targets[:8])
+    mean, scale = x.mean(0), x.std(0) + 1e-6
+    x = np.c_[(x - mean) / scale, np.ones(len(x))]
+    weights = np.linalg.solve(x.T @ x + 100 * np.eye(x.shape[1]), x.T @ y)
+
+    def correlation(heard, seen):
+        guess = np.c_[(heard - mean) / scale, np.ones(len(heard))] @ weights
+        return np.corrcoef(guess, seen)[0, 1]
+
+    right = [correlation(heard, seen) for heard, seen in zip(inputs[8:], targets[8:], strict=True)]
+    wrong = [correlation(inputs[a], targets[b]) for a in range(8, 12) for b in range(8, 12) if a != b]
+    assert min(right) > 0.93, right
+    assert abs(np.mean(wrong)) < 0.12, wrong
+
+
+def test_people_differ(performances):
+    stills = np.stack([next(iter(clip.frames(64))).astype(float) for clip in performances])
+    for i in range(len(stills)):
+        for j in range(i):
+            assert np.abs(stills[i] - stills[j]).mean() > 8
+    assert len({clip.voice.pitch for clip in performances}) == len(performances)
+    assert not np.array_equal(openings(performances[0]), openings(performances[1]))
+
+
+def files(root: Path, name: str) -> dict[str, bytes]:
+    folder = root / "clips" / name
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_clip_is_a_function_of_seed_and_number(tmp_path):
+    """The same bytes, whoever makes the clip and whatever is made beside it; another seed, other bytes."""
+    synthesize(tmp_path / "a", clips=3, seconds=1.0, workers=2, seed=7)
+    synthesize(tmp_path / "b", clips=1, seconds=1.0, workers=1, seed=7, first_identity=2)
+    synthesize(tmp_path / "c", clips=1, seconds=1.0, workers=1, seed=8, first_identity=2)
+    a, b, c = (files(tmp_path / root, "synthetic_002") for root in "abc")
+    assert set(a) == {"video.mp4", "audio.wav", "landmarks.npy", "features/mfcc.npy", "clip.json"}
+    assert a == b
+    assert all(a[name] != c[name] for name in a)
+
+
+def test_a_dataset_opens_and_is_continued(tmp_path):
+    synthesize(tmp_path, clips=1, seconds=1.0, workers=1)
+    stamp = (tmp_path / "clips/synthetic_000/video.mp4").stat().st_mtime_ns
+    synthesize(tmp_path, clips=2, seconds=1.0, workers=1)
+    assert (tmp_path / "clips/synthetic_000/video.mp4").stat().st_mtime_ns == stamp
+    clips = open_clips(tmp_path)
+    assert [clip.name for clip in clips] == ["synthetic_000", "synthetic_001"]
+    assert {row.identity for row in read_rows(tmp_path).values()} == {"synthetic_000", "synthetic_001"}
+    clip, drawn = clips[1], perform(seed=0, number=1, seconds=1.0)
+    np.testing.assert_array_equal(clip.audio(), drawn.audio)
+    np.testing.assert_array_equal(clip.landmarks, drawn.landmarks())
+    reader = clip.reader()
+    assert len(reader) == 25
+    error = np.stack([reader[k] - frame.astype(float) for k, frame in enumerate(drawn.frames(64))])
+    assert 10 * np.log10(255**2 / np.mean(error**2)) > 30  # chroma is halved in H.264
+    assert clip.info()["identity"] == json.loads(json.dumps(asdict(drawn.who)))
+
+
+def test_other_clips_are_not_taken_over(tmp_path):
+    synthesize(tmp_path, clips=1, seconds=1.0, workers=1)
+    with pytest.raises(UserError, match=r"synthetic_000.*--out"):
+        synthesize(tmp_path, clips=1, seconds=1.0, workers=1, seed=1)
+    with pytest.raises(UserError, match="64 pixels"):
+        synthesize(tmp_path, clips=1, seconds=1.0, size=128, workers=1)
+    with pytest.raises(UserError, match="clips=0"):
+        synthesize(tmp_path, clips=0)
