@@ -5,6 +5,7 @@ files.
 """
 
 import csv
+import glob
 import importlib.metadata
 import json
 import os
@@ -182,15 +183,22 @@ def write_clip(
             np.save(aside / "features" / f"{kind.name}.npy", kind(audio).astype(np.float32))
         write_json(aside / "clip.json", {"name": name, "frames": written, **info})
         ready()
+        remove_latents(root, name)  # of the clip that was here
         if target.exists():
             os.rename(target, old)
-        for stale in (root / "latents").glob("*"):  # they are of the clip that was here
-            (stale / f"{name}.npy").unlink(missing_ok=True)
         os.rename(aside, target)
     finally:
+        if old.exists() and not target.exists():
+            os.rename(old, target)
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def remove_latents(root: Path, name: str) -> None:
+    """Those of one clip, by whatever autoencoder."""
+    for cached in (root / "latents").glob(f"*/{glob.escape(name)}.npy"):
+        cached.unlink(missing_ok=True)
 
 
 def _check_lengths(name: str, frames: int, audio: np.ndarray, landmarks: np.ndarray) -> None:

@@ -22,7 +22,7 @@ from difftalk_pl.data.clips import (
     write_clip,
     write_rows,
 )
-from difftalk_pl.data.files.leftovers import remove_leftovers
+from difftalk_pl.data.files.leftovers import aside_name, remove_leftovers
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 
@@ -81,8 +81,26 @@ def test_latents_of_the_old_clip_go_with_it(root):
     cached[0].parent.mkdir(parents=True)
     for path in cached:
         path.write_bytes(b"")
+    (root / "latents" / "notes.txt").write_text("no folder")
     write_clip(root, "a", **parts())
     assert [path.exists() for path in cached] == [False, True]
+
+
+@pytest.mark.parametrize("stuck", ["a", aside_name("a")])
+def test_a_clip_that_cannot_take_its_place_leaves_what_was_there(stuck, root, monkeypatch):
+    write_clip(root, "a", **parts())
+    rename = os.rename
+
+    def failing(source, target):
+        if source.name == stuck:
+            raise PermissionError("not today")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(PermissionError, match="not today"):
+        write_clip(root, "a", **parts(info={"source": "there"}))
+    assert [path.name for path in (root / "clips").iterdir()] == ["a"]
+    assert Clip(root, "a", FRAMES).info()["source"] == "here"
 
 
 def breaks_half_way():

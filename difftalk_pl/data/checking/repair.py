@@ -8,7 +8,7 @@ from typing import Any
 
 from difftalk_pl.data.checking.clip_faults import Fault
 from difftalk_pl.data.clip_book import TURN
-from difftalk_pl.data.clips import Clip, ClipRow, read_rows, write_rows
+from difftalk_pl.data.clips import Clip, ClipRow, read_rows, remove_latents, write_rows
 from difftalk_pl.data.files.claims import Claims
 from difftalk_pl.data.prepare import CLAIMS
 from difftalk_pl.data.speech.features import sha256
@@ -60,8 +60,7 @@ def _remove_clip(root: Path, name: str, row: ClipRow) -> bool:
             return False
         log.info("%s: removed, prepare makes it again from %s", clip.folder, row.source)
         _remove(clip.folder)
-        for cached in (root / "latents").glob("*"):
-            (cached / f"{name}.npy").unlink(missing_ok=True)
+        remove_latents(root, name)
     return True
 
 

@@ -4,6 +4,7 @@ A try leaves what it has in FOLDER/.partial/NAME and the next one goes on from t
 checked file gets a name in FOLDER.
 """
 
+import logging
 import os
 import random
 import re
@@ -27,7 +28,10 @@ from difftalk_pl.data.media.remux import join
 from difftalk_pl.data.sources.layouts import VIDEO_SUFFIXES
 from difftalk_pl.errors import UserError
 
+log = logging.getLogger(__name__)
+
 PARTIAL = ".partial"  # below the folder of the videos
+DAMAGED = ".damaged"  # behind the name of a file that was whole once
 SILENCE = 30.0  # seconds without a byte after which a connection is given up
 BEAT = 0.5  # seconds between two reports
 
@@ -106,9 +110,22 @@ def read_cookies(path: Path) -> str:
 
 
 def _found(job: Job) -> Record | None:
-    """A file in the right place that the ledger does not know: put there by hand, or by a run that was killed then."""
+    """A file in the right place that the ledger does not know: put there by hand, or by a run that was killed then.
+
+    One that was downloaded here and has been damaged since is set aside. Raises UserError where it is somebody's.
+    """
     path = video_file(job.folder, job.video)
-    return None if path is None else done(job.video.name, path, check_original(path, job.video), str(path))
+    if path is None:
+        return None
+    try:
+        return done(job.video.name, path, check_original(path, job.video), str(path))
+    except MediaError as error:
+        if (path.name, job.video.url) != (job.before.file, job.before.origin):
+            raise UserError(f"{error}; remove or replace it, and the same command fetches the video") from error
+        damaged = path.with_name(f"{path.name}{DAMAGED}")
+        log.warning("%s; it is now called %s, and the video is fetched again", error, damaged.name)
+        os.replace(path, damaged)
+        return None
 
 
 def _fetch(job: Job, ledger: Ledger, claim: Claim, report: Report) -> Record | None:
@@ -121,6 +138,7 @@ def _fetch(job: Job, ledger: Ledger, claim: Claim, report: Report) -> Record | N
             if not claim.held():
                 return None
             target = job.folder / f"{job.video.name}{path.suffix}"
+            _flush(path)
             os.replace(path, target)
             return done(job.video.name, target, shape, job.video.url, tries)
         except Unfit as error:
@@ -233,6 +251,12 @@ class _Silent:
     def debug(self, message: str) -> None: ...
 
     info = warning = error = debug
+
+
+def _flush(path: Path) -> None:
+    """To the disk, so that no power cut leaves a name without its content."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _size(folder: Path) -> int:

@@ -33,7 +33,7 @@ class Record:
         reason: why it is gone or failed.
         tries: how often it was tried, in all runs.
         when: of the last change, ISO 8601, UTC.
-        file: of a done one, its name in the folder.
+        file: of a done one, its name in the folder; of a pending one, what it was called when it was done.
         bytes, seconds, width, height: of that file; the size tells whether it is still the same.
         origin: the address or the file that it came from.
         remote: whether network or server were to blame.
@@ -79,7 +79,9 @@ class Ledger:
             log.warning("%s: no record (%s), counted as pending", self.path(name), error)
             return Record(name)
         if record.state == "done" and not self._holds(record):
-            return Record(name, reason=f"{record.file} has been removed or changed")
+            return Record(
+                name, reason=f"{record.file} has been removed or changed", file=record.file, origin=record.origin
+            )
         return record
 
     def write(self, record: Record) -> Record:

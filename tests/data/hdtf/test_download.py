@@ -88,6 +88,27 @@ def test_what_cannot_be_had_says_why(path, state, reason, tries, fetch, tmp_path
     assert not list((tmp_path / "videos").glob("Anna.*"))
 
 
+@pytest.mark.parametrize("content", [b"", b"no film"])
+def test_a_download_that_was_damaged_since_is_fetched_again(content, fetch, film, tmp_path):
+    fetch("ok/film.mp4")
+    path = tmp_path / "videos" / "Anna.mp4"
+    path.write_bytes(content)
+    assert Ledger(path.parent).read("Anna").reason == "Anna.mp4 has been removed or changed"
+    assert fetch("ok/film.mp4").state == "done" and path.read_bytes() == film.read_bytes()
+    assert (tmp_path / "videos" / "Anna.mp4.damaged").read_bytes() == content
+
+
+def test_a_damaged_file_of_somebody_stays(fetch, tmp_path):
+    path = tmp_path / "videos" / "Anna.mp4"
+    path.parent.mkdir()
+    path.write_bytes(b"no film")
+    record = fetch("ok/film.mp4")
+    assert record.state == "failed" and record.reason.endswith(
+        "; remove or replace it, and the same command fetches the video"
+    )
+    assert path.read_bytes() == b"no film"
+
+
 def test_a_dead_server_is_named(fetch, server):
     server.server_close()
     assert fetch("ok/film.mp4").reason.startswith("no connection: ")
