@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from difftalk_pl.data.media.tags import JOB, read_tags
-from difftalk_pl.data.speech.features import sha256
 from difftalk_pl.data.windows.references import PROGRESSIVE
 from difftalk_pl.errors import UserError, reason_of
+from difftalk_pl.pretrained import file_hash
 
 log = logging.getLogger(__name__)
 FILES = ("video", "audio", "out")
@@ -83,11 +83,11 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     path = Path(str(value).removeprefix(f"{PROGRESSIVE}:"))
-    return sha256(path) if value is not None and path.is_file() else str(value)
+    return file_hash(path) if value is not None and path.is_file() else str(value)
 
 
 def _key(options: dict[str, Any], model: str) -> str:
     """Names what a file is made of: both inputs, the options and the weights."""
     rest = {name: _plain(value) for name, value in options.items() if name not in (*FILES, *WITHOUT_EFFECT)}
-    content = {"model": model, "options": rest, "inputs": [sha256(options["video"]), sha256(options["audio"])]}
+    content = {"model": model, "options": rest, "inputs": [file_hash(options["video"]), file_hash(options["audio"])]}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,17 +1,14 @@
-"""clips.csv and refused.json while any number of processes prepare clips into one dataset."""
+"""clips.csv while any number of processes prepare clips into one dataset."""
 
-import json
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-from difftalk_pl.data.clips import read_rows, write_json, write_rows
+from difftalk_pl.data.clips import read_rows, write_rows
 from difftalk_pl.data.files.claims import Claims
 from difftalk_pl.data.source import Outcome
 from difftalk_pl.errors import UserError
 
-REFUSALS = "refused.json"  # beside clips.csv: with which file and settings a clip was refused
 FLUSH = 2.0  # s between two writings
 TURN = "clips.csv"  # the claim of whoever writes
 
@@ -19,7 +16,7 @@ TURN = "clips.csv"  # the claim of whoever writes
 class ClipBook:
     """What this process knows of the dataset's clips, and what it has still to write.
 
-    Both files are read anew before they are written, in a turn of one process after the other, so that nobody's rows
+    The file is read anew before it is written, in a turn of one process after the other, so that nobody's rows
     are lost. A process that is killed loses the rows of its last seconds and no clip: whoever comes next enters them.
     """
 
@@ -39,10 +36,6 @@ class ClipBook:
                     f"{path}: {self.root} has clip {name!r} from {row.source}; "
                     "rename one of them, or give another --out"
                 )
-
-    def refusals(self) -> dict[str, Any]:
-        path = self.root / REFUSALS
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def retire(self, source: Path, names: Collection[str]) -> None:
         """Clips that a source no longer makes: refused ones are forgotten, prepared ones are not used any more."""
@@ -68,18 +61,12 @@ class ClipBook:
         if not self._unwritten:
             return
         with self.claims.turn(TURN):
-            rows, before = read_rows(self.root), self.refusals()
-            refusals = dict(before)
+            rows = read_rows(self.root)
             for outcome in self._unwritten:
                 name, known = outcome.row.name, rows.get(outcome.row.name)
                 edited = known is not None and known.identity not in ("", name)  # whoever edited the column keeps it
                 rows[name] = outcome.row._replace(identity=known.identity) if known and edited else outcome.row
-                refusals.pop(name, None)
-                if outcome.refusal is not None:
-                    refusals[name] = outcome.refusal
             write_rows(self.root, rows.values())
-            if refusals != before:
-                write_json(self.root / REFUSALS, refusals)
         self._unwritten.clear()
         self._written = time.monotonic()
 

@@ -20,12 +20,14 @@ import numpy as np
 from difftalk_pl.data.audio import FPS, RATE, FeatureKind
 from difftalk_pl.data.files.arrays import map_array
 from difftalk_pl.data.files.leftovers import aside_name
+from difftalk_pl.data.files.sums import write_sums
 from difftalk_pl.data.files.whole_files import replacing
 from difftalk_pl.data.media.video import FrameReader, write_video
 from difftalk_pl.data.media.wav import read_wav, write_wav
 from difftalk_pl.errors import UserError
 
 FORMAT = 1
+SUMS = "SHA256SUMS"  # in a clip's folder, of its files but clip.json
 SAMPLES_PER_FRAME = RATE // FPS
 PREPARED_CRF = 5  # H.264 quality of video.mp4: at least 42 dB in every frame of the real clips
 VERSIONED = ("numpy", "av", "dlib-bin", "python_speech_features", "scikit-image")
@@ -181,6 +183,7 @@ def write_clip(
         np.save(aside / "landmarks.npy", np.ascontiguousarray(landmarks, dtype=np.float32))
         for kind in features:
             np.save(aside / "features" / f"{kind.name}.npy", kind(audio).astype(np.float32))
+        write_sums(aside / SUMS, (path for path in aside.rglob("*") if path.is_file()))
         write_json(aside / "clip.json", {"name": name, "frames": written, **info})
         ready()
         remove_latents(root, name)  # of the clip that was here
@@ -196,9 +199,11 @@ def write_clip(
 
 
 def remove_latents(root: Path, name: str) -> None:
-    """Those of one clip, by whatever autoencoder."""
-    for cached in (root / "latents").glob(f"*/{glob.escape(name)}.npy"):
-        cached.unlink(missing_ok=True)
+    """Those of one clip, by whatever autoencoder, with their sums."""
+    for suffix in (".npy", ".sha256"):
+        for cached in (root / "latents").glob(f"*/{glob.escape(name)}{suffix}"):
+            if not cached.is_dir():
+                cached.unlink(missing_ok=True)
 
 
 def _check_lengths(name: str, frames: int, audio: np.ndarray, landmarks: np.ndarray) -> None:

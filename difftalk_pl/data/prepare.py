@@ -5,7 +5,6 @@ Any number of these commands, on any number of machines, may work on one dataset
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from difftalk_pl.data.legacy.convert import run_legacy_job, write_splits
 from difftalk_pl.data.legacy.jobs import LegacyJob, LegacySettings, legacy_jobs
 from difftalk_pl.data.legacy.layout import open_layout
 from difftalk_pl.data.quality.page import write_report
+from difftalk_pl.data.refusals import Refusals
 from difftalk_pl.data.source import Job, Outcome, Settings, run_job
 from difftalk_pl.data.sources.layouts import IdentityRule, NameRule, find_pieces
 from difftalk_pl.data.speech.features import SpeechModels, check_kinds, check_models, record_models, shared_threads
@@ -36,6 +36,7 @@ from difftalk_pl.progress import console, progress_bar
 log = logging.getLogger(__name__)
 
 CLAIMS = "claims"  # folder of the dataset
+CRASHES = 2  # of its process, after which a clip is not tried again
 POLL = (0.5, 10.0)  # s between two looks at what others work on: at first and at most
 AnyJob = Job | LegacyJob
 
@@ -119,11 +120,10 @@ def prepare(
         jobs = legacy_jobs(layout, out, shape, models, audio, overlay)
         book.retire(layout.folder, {job.name for job in jobs})
     book.check_names({job.name: job.source for job in jobs})
-    memory = {} if retry_refused else book.refusals()
-    jobs = [job._replace(refused=memory.get(job.name)) for job in jobs]
+    refusals = Refusals(out, claims.now(), retry_refused)
     started = time.monotonic()
     try:
-        _work(run_job if layout is None else run_legacy_job, jobs, workers, claims, book)
+        _work(run_job if layout is None else run_legacy_job, jobs, workers, claims, book, refusals)
     finally:
         book.write()
     usable = book.usable()
@@ -138,20 +138,24 @@ def prepare(
 
 
 def _work(
-    function: Callable[..., Outcome], jobs: Sequence[AnyJob], workers: int, claims: Claims, book: ClipBook
+    function: Callable[..., Outcome],
+    jobs: Sequence[AnyJob],
+    workers: int,
+    claims: Claims,
+    book: ClipBook,
+    refusals: Refusals,
 ) -> None:
     """Do what nobody does; when nothing else is left, wait for the others and look whether they have done theirs.
 
-    A job whose process dies is tried once more, at the end.
+    A job whose process dies is tried once more, at the end, by whoever comes to it.
     """
-    left, deaths = list(jobs), Counter[str]()
+    left = list(jobs)
     with _Screen(len(jobs)) as screen:
         while left:
             free, later = _free(left, claims, screen)
-            for event in run_jobs(partial(run_claimed, function, claims), free, workers):
+            for event in run_jobs(partial(run_claimed, function, claims, refusals), free, workers):
                 job, outcome = free[event.job], None
-                if event.kind == "died" and not deaths[job.name]:
-                    deaths[job.name] += 1
+                if event.kind == "died" and refusals.crashed(job.name, _death(event)) < CRASHES:
                     log.warning("%s: its process died with exit code %s; it is tried again", job.title, event.value)
                     later.append(job)
                 elif (outcome := _outcome(event, job)) is not None:
@@ -163,8 +167,13 @@ def _work(
             left = later
 
 
-def run_claimed(function: Callable[..., Outcome], claims: Claims, job: AnyJob, report: Report) -> Outcome | None:
-    """A job under its claim; None where another process has it or has taken it over. Runs in a worker."""
+def run_claimed(
+    function: Callable[..., Outcome], claims: Claims, refusals: Refusals, job: AnyJob, report: Report
+) -> Outcome | None:
+    """A job under its claim; None where another process has it or has taken it over. Runs in a worker.
+
+    What another one has refused since this command began is not tried again.
+    """
     claim = claims.take(job.name)
     if claim is None:
         return None
@@ -176,10 +185,18 @@ def run_claimed(function: Callable[..., Outcome], claims: Claims, job: AnyJob, r
     with claim:
         if claim.after_dead:
             remove_half_written(job.root, job.name)
+        refused = refusals.known(job.name) or {}
+        if (crashes := refused.get("crashes", 0)) >= CRASHES:
+            return _crashed(job, refused["reason"])
         try:
-            return function(job, report, ready)
+            outcome = function(job._replace(refused=None if crashes else refused or None), report, ready)
         except _TakenOverError:
             return None
+        if outcome.row.status == "ok":
+            refusals.forget(job.name)
+        elif outcome.refusal is not None and outcome.refusal != refused:
+            refusals.write(job.name, outcome.refusal)
+        return outcome
 
 
 class _TakenOverError(Exception):
@@ -189,11 +206,13 @@ class _TakenOverError(Exception):
 def _free(jobs: Sequence[AnyJob], claims: Claims, screen: "_Screen") -> tuple[list[AnyJob], list[AnyJob]]:
     """The jobs that nobody has in hand, and the others; waits until there is one of the first."""
     pause = POLL[0]
-    while not (free := [job for job in jobs if job.name not in (busy := claims.busy())]):
+    while True:
+        busy = claims.busy()  # one look for both lists: a job that is given back meanwhile must not be in neither
+        if free := [job for job in jobs if job.name not in busy]:
+            return free, [job for job in jobs if job.name in busy]
         screen.wait(len(jobs))
         time.sleep(pause)
         pause = min(2 * pause, POLL[1])
-    return free, [job for job in jobs if job.name in busy]
 
 
 def _check_usage(sources: list[Path], from_legacy: Path | None, audio: Path | None) -> None:
@@ -243,9 +262,17 @@ def _outcome(event: Event, job: AnyJob) -> Outcome | None:
         log.error("%s: unexpected error\n%s", job.title, event.value)
         reason = f"unexpected error: {event.value.strip().splitlines()[-1]}"
     elif event.kind == "died":
-        reason = f"its process died with exit code {event.value}" + (" (out of memory?)" if event.value == -9 else "")
+        reason = _death(event)
     else:
         return None
+    return _crashed(job, reason)
+
+
+def _death(event: Event) -> str:
+    return f"its process died with exit code {event.value}" + (" (out of memory?)" if event.value == -9 else "")
+
+
+def _crashed(job: AnyJob, reason: str) -> Outcome:
     return Outcome(ClipRow(job.name, job.identity, 0, str(job.source), "refused", reason), "refused")
 
 

@@ -19,8 +19,9 @@ from difftalk_pl.data.media.colour import ToLuma, ToRGB
 from difftalk_pl.data.media.video import VideoInfo, fit_audio, probe, read_audio, read_frames
 from difftalk_pl.data.overlay import write_overlay
 from difftalk_pl.data.sources.clip_list import Piece
-from difftalk_pl.data.speech.features import SpeechModels, add_missing, open_features, sha256
+from difftalk_pl.data.speech.features import SpeechModels, add_missing, open_features
 from difftalk_pl.errors import UserError
+from difftalk_pl.pretrained import file_hash
 
 REPORT_EVERY = 25  # frames
 
@@ -196,7 +197,7 @@ def _info(job: Job) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)  # a video may have hundreds of clips
 def _sha256(path: str, size: int, changed: int) -> str:
-    return sha256(Path(path))
+    return file_hash(Path(path))
 
 
 def _is_same(before: dict[str, Any], now: dict[str, Any]) -> bool:

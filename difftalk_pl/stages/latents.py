@@ -187,6 +187,7 @@ class _Encoder:
                 done(both.shape[1])
             assert array is not None
             array.flush()
+            self.cache.write_sums(clip, aside)
             aside.rename(self.cache.path(clip.name))
         finally:
             aside.unlink(missing_ok=True)

@@ -66,5 +66,6 @@ def test_three_processes_one_of_them_killed(dataset, cache, codec):
     for clip in open_clips(dataset):
         assert np.isfinite(cache.open(clip)).all()
     names = {path.name for path in cache.folder.iterdir()}
-    assert names == {"latents.json", "claims", *(f"{clip.name}.npy" for clip in open_clips(dataset))}
+    files = (f"{clip.name}{suffix}" for clip in open_clips(dataset) for suffix in (".npy", ".sha256"))
+    assert names == {"latents.json", "claims", *files}
     assert list((cache.folder / "claims").iterdir()) == []

@@ -9,11 +9,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from difftalk_pl.data.checking.clip_faults import Fault, Findings, Job, check_clip
-from difftalk_pl.data.checking.dataset_faults import folder_faults, lacking, misfits, open_lists
+from difftalk_pl.data.checking.dataset_faults import folder_faults, lacking, misfits, open_lists, unsummed
 from difftalk_pl.data.checking.repair import repair_faults
 from difftalk_pl.data.clips import Clip
 from difftalk_pl.data.files.claims import Claims
 from difftalk_pl.data.files.pool import run_jobs
+from difftalk_pl.data.latents.cache import open_cache
 from difftalk_pl.data.prepare import CLAIMS
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
@@ -31,19 +32,25 @@ def check(dataset: Path, deep: bool = False, repair: bool = False, workers: int 
     exit code is 1 where something is wrong that is not repaired.
 
     Args:
-        deep: decode every frame and read all latents, which takes as long as reading the whole dataset.
+        deep: decode every frame, read everything and compare it with its SHA-256, which takes as long as reading the
+            whole dataset.
         repair: remove what can be made again: what killed commands left, damaged features and latents, and damaged
-            clips whose source is there and has not changed. Nothing else is touched.
+            clips whose source is there and has not changed and whose folder holds nothing of anybody else's.
+            Nothing else is touched.
         workers: processes that look at clips.
     """
     size, rows, faults = open_lists(dataset)
+    if rows and not (dataset / "clips").is_dir():
+        raise UserError(f"{dataset / 'clips'}: not there, and clips.csv has {len(rows)} clips; mount or restore it")
     busy = Claims(dataset / CLAIMS).busy()
     usable = {row.name: Clip(dataset, row.name, row.frames) for row in rows.values() if row.status == "ok"}
-    caches = tuple(sorted(path.name for path in (dataset / "latents").glob("[!.]*-*") if path.is_dir()))
+    named = [open_cache(path) for path in sorted((dataset / "latents").glob("[!.]*"))]
+    caches = tuple(cache for cache in named if cache is not None and cache.is_described())
     found = _look([Job(clip, size, caches, deep) for name, clip in usable.items() if name not in busy], workers)
     faults += found.faults
     faults += misfits(dataset, found.shapes, usable)
     faults += lacking(dataset, found.shapes, caches, usable)
+    faults += unsummed(usable.values()) if deep else ()
     if rows:
         faults += folder_faults(dataset, rows, busy)
     done = repair_faults(dataset, rows, faults) if repair else {}

@@ -11,13 +11,15 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from difftalk_pl.data.clips import Clip
+from difftalk_pl.data.clips import SUMS, Clip
 from difftalk_pl.data.files.pool import Report
+from difftalk_pl.data.files.sums import check_sum, read_sums
 from difftalk_pl.data.latents.cache import LatentCache
 from difftalk_pl.data.media.containers import open_media, video_stream
+from difftalk_pl.data.speech.features import known_kinds
 from difftalk_pl.errors import UserError, reason_of
 
-CLIP_FILES = {"video.mp4", "audio.wav", "landmarks.npy", "clip.json", "features"}
+CLIP_FILES = {"video.mp4", "audio.wav", "landmarks.npy", "clip.json", "features", SUMS}
 LEFTOVER = re.compile(r"\..+\.tmp(\.npy|\.jpg)?")
 ABANDONED = 3600.0  # s without a change after which a half-written file has no writer any more
 CHUNK = 256  # frames of latents in memory at a time
@@ -46,11 +48,11 @@ class Fault(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A clip and how it is looked at. caches: folders of ROOT/latents. deep: decode and read everything."""
+    """A clip and how it is looked at. deep: decode and read everything."""
 
     clip: Clip
     size: int | None
-    caches: tuple[str, ...]
+    caches: tuple[LatentCache, ...]
     deep: bool
 
 
@@ -64,6 +66,9 @@ class Findings(NamedTuple):
 def check_clip(job: Job, report: Report) -> Findings:
     """Look at a clip that clips.csv calls usable."""
     clip, found = job.clip, Findings([], {})
+    if clip.folder.is_symlink() and not clip.folder.exists():
+        why = f"it is a link to {clip.folder.readlink()}, and that is not there"
+        return Findings([Fault("missing", clip.folder, why, "bring back what it leads to", clip=clip.name)], {})
     if not clip.folder.is_dir():
         why = "clips.csv calls it usable, and its folder is not there"
         return Findings([Fault("missing", clip.folder, why, "prepare it again", "remake", clip.name)], {})
@@ -74,10 +79,10 @@ def check_clip(job: Job, report: Report) -> Findings:
         clip = counted
     else:
         found.faults.extend(_main_faults(job, clip))
-    found.faults.extend(_other_files(clip))
-    _check_features(clip, found)
+    found.faults.extend(other_files(clip))
+    _check_features(clip, job.deep, found)
     for cache in job.caches:
-        _check_latents(clip, cache, job.deep, found)
+        _check_latents(cache, clip, job.deep, found)
     return found
 
 
@@ -89,12 +94,13 @@ def _main_faults(job: Job, clip: Clip) -> list[Fault]:
         "audio.wav": lambda: _check_audio(clip),
         "landmarks.npy": lambda: _check_landmarks(clip),
     }
-    faults = []
+    faults, sums = [], read_sums(clip.folder / SUMS) if job.deep else {}
     for name, check in checks.items():
         path = clip.folder / name
-        _, why = _tried(check, path)
+        what, why = "damaged" if path.exists() else "missing", _tried(check, path)[1]
+        if not why:
+            what, why = "mismatched", _tried(partial(check_sum, path, sums, name), path)[1]
         if why:
-            what = "damaged" if path.exists() else "missing"
             faults.append(Fault(what, path, why, "prepare its clip again", "remake", clip.name))
     return faults
 
@@ -154,11 +160,16 @@ def _check_landmarks(clip: Clip) -> None:
     _finite(clip.landmarks)
 
 
-def _check_features(clip: Clip, found: Findings) -> None:
+def _check_features(clip: Clip, deep: bool, found: Findings) -> None:
+    sums = read_sums(clip.folder / SUMS) if deep else {}
     for path in sorted((clip.folder / "features").glob("[!.]*.npy")):
+        if path.stem not in known_kinds() or path.is_dir():
+            continue
         shape, why = _tried(partial(_features_shape, clip, path.stem), path)
         if shape is None:
             found.faults.append(feature_fault(clip, path, why, "damaged"))
+        elif why := _tried(partial(check_sum, path, sums, f"features/{path.name}"), path)[1]:
+            found.faults.append(feature_fault(clip, path, why, "mismatched"))
         else:
             found.shapes[path] = shape
 
@@ -181,15 +192,22 @@ def _finite(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _check_latents(clip: Clip, folder: str, deep: bool, found: Findings) -> None:
-    codec, _, mask = folder.rpartition("-")
-    cache = LatentCache(clip.root, codec, mask)  # type: ignore[arg-type]
+def _check_latents(cache: LatentCache, clip: Clip, deep: bool, found: Findings) -> None:
     path = cache.path(clip.name)
     if not path.exists():
         return
+    if path.is_dir():
+        found.faults.append(foreign(path))
+        return
+    sums = read_sums(cache.sums(clip.name)) if deep else {}
     shape, why = _tried(lambda: _latents_shape(cache, clip, deep), path)
     if shape is None:
         found.faults.append(latent_fault(path, why, "damaged"))
+    elif others := cache.made_from_others(clip):
+        why = f"made from another {' and '.join(others)} than the clip has"
+        found.faults.append(latent_fault(path, why, "mismatched"))
+    elif why := _tried(partial(check_sum, path, sums, path.name), path)[1]:
+        found.faults.append(latent_fault(path, why, "mismatched"))
     else:
         found.shapes[path] = shape
 
@@ -205,10 +223,13 @@ def latent_fault(path: Path, why: str, what: str) -> Fault:
     return Fault(what, path, why, "remove it and run cache-latents", "remove")
 
 
-def _other_files(clip: Clip) -> Iterator[Fault]:
-    """What no format names, and what writers left."""
+def other_files(clip: Clip) -> Iterator[Fault]:
+    """What no format names, folders in the place of files among it, and what writers left."""
+    kinds = {f"{kind}.npy" for kind in known_kinds()}
     yield from strangers(clip.folder, lambda name: name in CLIP_FILES)
-    yield from strangers(clip.folder / "features", lambda name: name.endswith(".npy"))
+    yield from strangers(clip.folder / "features", lambda name: name in kinds)
+    files = (clip.folder / name for name in CLIP_FILES - {"features"})
+    yield from map(foreign, filter(Path.is_dir, (*files, *(clip.folder / "features" / name for name in kinds))))
 
 
 def strangers(folder: Path, known: Callable[[str], bool]) -> Iterator[Fault]:

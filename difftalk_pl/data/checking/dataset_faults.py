@@ -1,6 +1,5 @@
 """What is wrong with a dataset as a whole: its lists, its folders, and whether its clips agree with each other."""
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -17,17 +16,18 @@ from difftalk_pl.data.checking.clip_faults import (
     leftover,
     strangers,
 )
-from difftalk_pl.data.clip_book import REFUSALS
-from difftalk_pl.data.clips import Clip, ClipRow, read_dataset, read_rows
+from difftalk_pl.data.clips import SUMS, Clip, ClipRow, read_dataset, read_rows
 from difftalk_pl.data.files.claims import Claims, is_running
 from difftalk_pl.data.files.leftovers import ASIDE, aside_name
+from difftalk_pl.data.latents.cache import DESCRIPTION, LatentCache, open_cache
 from difftalk_pl.data.prepare import CLAIMS
 from difftalk_pl.data.quality.table import TABLE, read_quality
+from difftalk_pl.data.refusals import REFUSED
 from difftalk_pl.data.speech.features import RECORD, read_record
 from difftalk_pl.errors import UserError
 
-FILES = {"dataset.json", "clips.csv", "identities.csv", REFUSALS, RECORD, TABLE, ".prepare.lock"}
-FOLDERS = {"clips", "latents", "splits", "report", CLAIMS}
+FILES = {"dataset.json", "clips.csv", "identities.csv", RECORD, TABLE, ".prepare.lock"}
+FOLDERS = {"clips", "latents", "splits", "report", CLAIMS, REFUSED}
 Shapes = Mapping[Path, tuple[int, ...]]  # of features and latents, by file
 
 
@@ -43,7 +43,6 @@ def open_lists(root: Path) -> tuple[int | None, dict[str, ClipRow], list[Fault]]
     info = _read(root / "dataset.json", lambda: read_dataset(root), "restore it from a copy", faults)
     remedy = "restore it from a copy; or remove it and run prepare again, which enters the clips that are there"
     rows = _read(root / "clips.csv", lambda: _rows(root), remedy, faults)
-    _read(root / REFUSALS, lambda: _refusals(root), "remove it; prepare then tries refused clips again", faults)
     _read(root / RECORD, lambda: read_record(root), "restore it from a copy", faults)
     _read(root / TABLE, lambda: read_quality(root), f"remove it and run report {root}", faults)
     return None if info is None else info.size, rows or {}, faults
@@ -61,12 +60,6 @@ def _rows(root: Path) -> dict[str, ClipRow]:
     if not (rows := read_rows(root)):
         raise ValueError("missing or empty")
     return rows
-
-
-def _refusals(root: Path) -> None:
-    path = root / REFUSALS
-    if path.exists() and not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
-        raise ValueError("no JSON object")
 
 
 def misfits(root: Path, shapes: Shapes, clips: Mapping[str, Clip]) -> Iterator[Fault]:
@@ -103,7 +96,7 @@ def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def lacking(root: Path, shapes: Shapes, caches: Collection[str], clips: Collection[str]) -> Iterator[Fault]:
+def lacking(root: Path, shapes: Shapes, caches: Collection[LatentCache], clips: Collection[str]) -> Iterator[Fault]:
     """Kinds of features and latents that only some clips have: nothing is wrong, and whoever trains on them is told."""
     kinds = Counter(path.name for path in shapes if _is_features(path))
     for name, number in sorted(kinds.items()):
@@ -112,10 +105,19 @@ def lacking(root: Path, shapes: Shapes, caches: Collection[str], clips: Collecti
             remedy = f"run add-features --features {name.removesuffix('.npy')}"
             yield Fault("missing", root / "clips" / "*" / "features" / name, why, remedy, harmless=True)
     for cache in caches:
-        number = sum(path.parent.name == cache for path in shapes)
+        number = sum(path.parent == cache.folder for path in shapes)
         if number < len(clips):
             why = f"{len(clips) - number} of {len(clips)} clips have none, or none that can be used"
-            yield Fault("missing", root / "latents" / cache, why, "run cache-latents", harmless=True)
+            yield Fault("missing", cache.folder, why, "run cache-latents", harmless=True)
+
+
+def unsummed(clips: Collection[Clip]) -> Iterator[Fault]:
+    """Clips of older versions."""
+    without = [clip for clip in clips if clip.folder.is_dir() and not (clip.folder / SUMS).exists()]
+    if without:
+        why = f"{len(without)} of {len(clips)} clips have none, so their content cannot be compared"
+        remedy = "nothing; clips that are prepared now have it"
+        yield Fault("missing", without[0].root / "clips" / "*" / SUMS, why, remedy, harmless=True)
 
 
 def folder_faults(root: Path, rows: Mapping[str, ClipRow], busy: Collection[str]) -> Iterator[Fault]:
@@ -130,17 +132,28 @@ def folder_faults(root: Path, rows: Mapping[str, ClipRow], busy: Collection[str]
         yield from _clip_fault(path, rows, busy)
     usable = {row.name for row in rows.values() if row.status == "ok"}
     for folder in _entries(root / "latents"):
-        if not folder.is_dir() or "-" not in folder.name:
+        cache = open_cache(folder)
+        if cache is None or not folder.is_dir():
             yield foreign(folder)
-            continue
-        yield from strangers(folder, lambda name: name in ("latents.json", CLAIMS) or name.endswith(".npy"))
-        for path in folder.glob("[!.]*.npy"):
-            if path.stem not in usable and path.stem not in clips:
-                yield Fault("orphan", path, "there is no clip of this name", "remove it")
+        elif not cache.is_described():
+            why = "missing, or it does not say what the folder's name says"
+            remedy = f"if the latents are of autoencoder {cache.codec}, run cache-latents with it, which writes it anew"
+            yield Fault("mismatched", folder / DESCRIPTION, why, remedy)
+        else:
+            yield from _cache_faults(folder, rows, usable.union(clips))
     for folder in (root / "report", root / "report" / "thumbs"):
         yield from strangers(folder, lambda name: name in ("index.html", "thumbs") or name.endswith(".jpg"))
     for folder in claim_folders(root):
         yield from _claim_faults(folder)
+
+
+def _cache_faults(folder: Path, rows: Mapping[str, ClipRow], clips: Collection[str]) -> Iterator[Fault]:
+    yield from strangers(folder, lambda name: name in (DESCRIPTION, CLAIMS) or name.endswith((".npy", ".sha256")))
+    for path in sorted(folder.glob("[!.]*.npy")):
+        if path.stem not in clips and path.stem in rows:
+            yield Fault("orphan", path, "its clip is refused", "prepare removes it with its next try", harmless=True)
+        elif path.stem not in clips:
+            yield Fault("orphan", path, "there is no clip of this name", "remove it")
 
 
 def claim_folders(root: Path) -> list[Path]:
@@ -158,11 +171,13 @@ def _clip_fault(path: Path, rows: Mapping[str, ClipRow], busy: Collection[str]) 
         here = found["host"] == ASIDE.fullmatch(aside_name("x"))["host"]  # type: ignore[index]
         dead = None if not here else not is_running(int(found["process"]))
         yield leftover(path, False if found["name"] in busy else dead)
+    elif row is not None and row.status == "ok":
+        return
     elif path.name.startswith(".") or not path.is_dir():
         yield foreign(path)
     elif row is None and path.name not in busy:
         yield Fault("mismatched", path, "clips.csv has no row of it", ROW_REMEDY, clip=path.name)
-    elif row is not None and row.status != "ok":
+    elif row is not None:
         why = f"clips.csv calls it refused: {row.reason}"
         yield Fault("foreign", path, why, "remove it; nothing reads it", clip=path.name, harmless=True)
 

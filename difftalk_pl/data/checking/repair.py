@@ -2,16 +2,17 @@
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from difftalk_pl.data.checking.clip_faults import Fault
+from difftalk_pl.data.checking.clip_faults import Fault, other_files
 from difftalk_pl.data.clip_book import TURN
 from difftalk_pl.data.clips import Clip, ClipRow, read_rows, remove_latents, write_rows
 from difftalk_pl.data.files.claims import Claims
 from difftalk_pl.data.prepare import CLAIMS
-from difftalk_pl.data.speech.features import sha256
+from difftalk_pl.pretrained import file_hash
 from difftalk_pl.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -29,26 +30,30 @@ def repair_faults(root: Path, rows: Mapping[str, ClipRow], faults: Sequence[Faul
     broken = {fault.clip for fault in faults if fault.mend == "remake"}
     with progress_bar() as bar:
         task = bar.add_task("repairing", total=len(broken))
-        removed = set()
-        for name in sorted(broken):
-            if _remove_clip(root, name, rows[name]):
-                removed.add(name)
-            bar.advance(task)
-    _refuse(root, removed)
+        removed = set[str]()
+        try:
+            for name in sorted(broken):
+                if _tried(partial(_remove_clip, root, name, rows[name]), f"clip {name}"):
+                    removed.add(name)
+                bar.advance(task)
+        finally:
+            _refuse(root, removed)
     for fault in faults:
         if fault.clip in removed and (fault.mend == "remake" or not fault.file.exists()):
             done[fault] = "removed with its clip; run prepare again"
         elif fault.what == "dead claim":
             Claims(fault.file).remove_dead()
             done[fault] = "removed"
-        elif fault.mend == "remove":
-            _remove(fault.file)
+        elif fault.mend == "remove" and _tried(partial(_remove, fault.file), str(fault.file)):
             done[fault] = "removed" if fault.what == "leftover" else f"removed; {fault.remedy.partition(' and ')[2]}"
     return done
 
 
 def _remove_clip(root: Path, name: str, row: ClipRow) -> bool:
-    """Remove a clip's folder and latents, unless somebody works on it or it could not be made again."""
+    """Remove a clip's folder and latents, unless somebody works on it or it could not be made again.
+
+    Latents of a clip that is not there stay: when it is made again, they go.
+    """
     clip = Clip(root, name, row.frames)
     claim = Claims(root / CLAIMS).take(name)
     if claim is None:
@@ -59,8 +64,9 @@ def _remove_clip(root: Path, name: str, row: ClipRow) -> bool:
             log.warning("%s: left alone, %s", name, why)
             return False
         log.info("%s: removed, prepare makes it again from %s", clip.folder, row.source)
-        _remove(clip.folder)
-        remove_latents(root, name)
+        if clip.folder.exists():
+            remove_latents(root, name)
+            _remove(clip.folder)
     return True
 
 
@@ -73,9 +79,11 @@ def _irreplaceable(clip: Clip, row: ClipRow) -> str:
         path, known = Path(source["path"]), source["sha256"]
     except (OSError, ValueError, LookupError, TypeError):
         return "clip.json does not say from which file it was made"
+    if others := [fault.file.name for fault in other_files(clip) if fault.what == "foreign"]:
+        return f"its folder holds what is no part of a clip; move it elsewhere first: {', '.join(others)}"
     if not path.is_file():
         return f"its source {path} is not there"
-    return "" if sha256(path) == known else f"its source {path} has changed since"
+    return "" if file_hash(path) == known else f"its source {path} has changed since"
 
 
 def _refuse(root: Path, names: set[str]) -> None:
@@ -89,8 +97,18 @@ def _refuse(root: Path, names: set[str]) -> None:
         write_rows(root, rows.values())
 
 
-def _remove(path: Path) -> None:
+def _tried(remove: Callable[[], bool], what: str) -> bool:
+    """Whether something has been removed; what the disk refuses does not hold up the rest."""
+    try:
+        return remove()
+    except OSError as error:
+        log.warning("%s: not removed, %s", what, error)
+        return False
+
+
+def _remove(path: Path) -> bool:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+    return True

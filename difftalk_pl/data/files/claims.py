@@ -13,7 +13,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -38,7 +38,7 @@ class Claims:
         """A claim to use as a context, or None where a living process has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         numbers = self.numbers(name)
-        if numbers and self._alive(self.path(name, numbers[-1])):
+        if numbers and self._alive([self.path(name, numbers[-1])]):
             return None
         path = self.path(name, numbers[-1] + 1 if numbers else 0)
         try:
@@ -72,7 +72,7 @@ class Claims:
 
     def busy(self) -> set[str]:
         """The names that living processes hold."""
-        return {_name_of(file) for file in self._files() if self._alive(self.folder / file)}
+        return {_name_of(path.name) for path in self._alive([self.folder / file for file in self._files()])}
 
     def numbers(self, name: str) -> list[int]:
         """Of the claims to a name, rising; the last one counts."""
@@ -81,7 +81,8 @@ class Claims:
 
     def remove_dead(self) -> list[str]:
         """Remove the claims of the dead; says whose work that was."""
-        dead = [file for file in self._files() if not self._alive(self.folder / file)]
+        files = self._files()
+        dead = sorted(set(files) - {path.name for path in self._alive([self.folder / file for file in files])})
         for file in [*dead, *self._old_probes()]:
             (self.folder / file).unlink(missing_ok=True)
         return sorted({_name_of(file) for file in dead})
@@ -96,23 +97,28 @@ class Claims:
             return []
 
     def _old_probes(self) -> list[str]:
-        """What `_now` leaves where its process is killed."""
+        """What `now` leaves where its process is killed."""
         if not self.folder.is_dir():
             return []
-        now = self._now()
+        now = self.now()
         ages = [(path.name, now - path.stat().st_mtime) for path in self.folder.glob(".*")]
         return [name for name, age in ages if age > self.expire]
 
-    def _alive(self, path: Path) -> bool:
+    def _alive(self, paths: Sequence[Path]) -> list[Path]:
+        """Of claims, those whose holders show signs of life; the clock is asked once for all."""
+        now = self.now() if paths else 0.0
+        return [path for path in paths if self._is_alive(path, now)]
+
+    def _is_alive(self, path: Path, now: float) -> bool:
         try:
             where, _, process = path.read_text(encoding="utf-8").strip().rpartition(" ")
             if where == machine() and process.isdecimal() and not is_running(int(process)):
                 return False
-            return self._now() - path.stat().st_mtime < self.expire
+            return now - path.stat().st_mtime < self.expire
         except FileNotFoundError:
             return False
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """The file system's clock: those of machines differ."""
         probe = self.folder / f".{secrets.token_hex(8)}"
         probe.touch()

@@ -1,17 +1,27 @@
-"""Where cached latents lie and what made them: ROOT/latents/CODEC-MASK/NAME.npy with latents.json beside them."""
+"""Where cached latents lie and what made them: ROOT/latents/CODEC-MASK/NAME.npy with latents.json beside them.
+
+NAME.sha256 has the checksums of the latents, and of the clip's files that they were made from.
+"""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 
-from difftalk_pl.data.clips import Clip
+from difftalk_pl.data.clips import SUMS, Clip, write_json
 from difftalk_pl.data.files.array_file import ArrayFile, Layout
+from difftalk_pl.data.files.sums import put_sums, read_sums
 from difftalk_pl.data.masks import MaskName
 from difftalk_pl.errors import UserError
+from difftalk_pl.pretrained import file_hash
+
+MADE_FROM = ("video.mp4", "landmarks.npy")  # of a clip
+DESCRIPTION = "latents.json"
+CODEC = re.compile("[0-9a-f]{6,}")
 
 
 @dataclass(frozen=True)
@@ -32,11 +42,35 @@ class LatentCache:
     def path(self, clip: str) -> Path:
         return self.folder / f"{clip}.npy"
 
+    def sums(self, clip: str) -> Path:
+        return self.folder / f"{clip}.sha256"
+
     def describe(self) -> None:
-        """Write latents.json, so that the folder can be told from others without its name."""
+        """Write latents.json, so that the folder is known as one of ours."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        content = {key: str(value) for key, value in asdict(self).items() if key != "root"}
-        (self.folder / "latents.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(self.folder / DESCRIPTION, self._description())
+
+    def is_described(self) -> bool:
+        """Whether latents.json is there and says what the folder's name says."""
+        try:
+            return json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8")) == self._description()
+        except (OSError, ValueError):
+            return False
+
+    def _description(self) -> dict[str, str]:
+        return {key: str(value) for key, value in asdict(self).items() if key != "root"}
+
+    def write_sums(self, clip: Clip, latents: Path) -> None:
+        """Before the clip's latents get their name."""
+        known = read_sums(clip.folder / SUMS)
+        sums = {_from_here(clip, name): known.get(name) or file_hash(clip.folder / name) for name in MADE_FROM}
+        put_sums(self.sums(clip.name), {**sums, self.path(clip.name).name: file_hash(latents)})
+
+    def made_from_others(self, clip: Clip) -> list[str]:
+        """Files of the clip that are not those its latents were made from, as far as either is known."""
+        then, now = read_sums(self.sums(clip.name)), read_sums(clip.folder / SUMS)
+        both = ((name, then.get(_from_here(clip, name)), now.get(name)) for name in MADE_FROM)
+        return [name for name, old, new in both if old and new and old != new]
 
     def open(self, clip: Clip) -> np.memmap:
         """Memory-map a clip's latents. Raises UserError where there are none or they do not fit."""
@@ -68,6 +102,18 @@ class LatentCache:
         others = sorted(folder.name for folder in (self.root / "latents").glob("*-*") if folder != self.folder)
         made = f" (there are latents of another autoencoder or mask: {', '.join(others)})" if others else ""
         return f"run cache-latents --data {self.root} --mask {self.mask} with autoencoder {self.codec}{made}"
+
+
+def open_cache(folder: Path) -> LatentCache | None:
+    """The cache that a folder of ROOT/latents is by its name; None where it is called otherwise."""
+    codec, _, mask = folder.name.rpartition("-")
+    known = CODEC.fullmatch(codec) is not None and mask in get_args(MaskName)
+    return LatentCache(folder.parent.parent, codec, mask) if known else None  # type: ignore[arg-type]
+
+
+def _from_here(clip: Clip, name: str) -> str:
+    """A clip's file from the folder of latents, so that `sha256sum --check` finds it."""
+    return f"../../clips/{clip.name}/{name}"
 
 
 class LatentFile(ArrayFile):

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from difftalk_pl.data.audio import FPS, RATE, STEPS_PER_FRAME
-from difftalk_pl.data.speech.features import FeatureModel, SpeechModels, sha256
+from difftalk_pl.data.speech.features import FeatureModel, SpeechModels
 from difftalk_pl.data.speech.frozen_graph import Graph, read_graph
 from difftalk_pl.errors import UserError
+from difftalk_pl.pretrained import file_hash
 
 COEFFICIENTS = 26
 MFCC_WINDOW, MFCC_STEP = 400, 160  # samples: 25 ms every 10 ms
@@ -112,7 +113,7 @@ class DeepSpeechFeatures:
     def __init__(self, path: Path, device: torch.device) -> None:
         self.network = load_deepspeech(path).to(device)
         self.channels = self.network.dense6.out_features
-        self.model = FeatureModel(path.name, sha256(path), self.channels)
+        self.model = FeatureModel(path.name, file_hash(path), self.channels)
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """(N,) int16 at 16 kHz -> (2T, 29) float32."""

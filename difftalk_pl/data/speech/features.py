@@ -3,7 +3,6 @@
 A dataset holds one file a kind and clip, so one model must make a kind for all clips; ROOT/features.json says which.
 """
 
-import hashlib
 import json
 import os
 from collections import defaultdict
@@ -17,7 +16,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from difftalk_pl.data.audio import FEATURES, FeatureKind
-from difftalk_pl.data.clips import Clip, write_json
+from difftalk_pl.data.clips import SUMS, Clip, write_json
+from difftalk_pl.data.files.sums import add_sum
 from difftalk_pl.errors import UserError
 
 LEARNED = {  # kind -> the module whose `open_kind` makes it
@@ -182,22 +182,15 @@ def add_missing(clips: Sequence[Clip], kinds: Sequence[str], models: SpeechModel
         features, sounds = open_features(kind, models), (clip.audio() for clip in missing)
         made = features.batch(list(sounds)) if isinstance(features, Batched) else map(features, sounds)
         for clip, steps in zip(missing, made, strict=True):
-            _save(clip.features_file(kind), steps)
+            _save(clip, kind, steps)
         number += len(missing)
     return number
 
 
-def _save(path: Path, steps: np.ndarray) -> None:
+def _save(clip: Clip, kind: str, steps: np.ndarray) -> None:
+    path = clip.features_file(kind)
     path.parent.mkdir(exist_ok=True)
     aside = path.with_name(f".{path.stem}.tmp.npy")
     np.save(aside, steps.astype(np.float32))
+    add_sum(clip.folder / SUMS, f"features/{path.name}", aside)  # first: an old sum must not meet a new file
     aside.replace(path)
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

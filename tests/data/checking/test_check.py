@@ -18,9 +18,10 @@ from PIL import Image
 from difftalk_pl.__main__ import main
 from difftalk_pl.data.checking.check import check
 from difftalk_pl.data.checking.clip_faults import Job, check_clip
-from difftalk_pl.data.clips import Clip, create_dataset, open_clips, read_rows, write_rows
+from difftalk_pl.data.clips import SUMS, Clip, create_dataset, open_clips, read_rows, write_rows
 from difftalk_pl.data.files.claims import machine
 from difftalk_pl.data.files.leftovers import aside_name
+from difftalk_pl.data.files.sums import put_sums
 from difftalk_pl.data.latents.cache import LatentCache
 from difftalk_pl.data.media.video import write_video
 from difftalk_pl.data.prepare import prepare
@@ -120,6 +121,25 @@ CASES = {
     "nan_landmarks": Case(
         lambda root, clip: spoil(clip / "landmarks.npy"), CLIP + "/landmarks.npy", "damaged", "not finite", True
     ),
+    "landmarks_of_another": Case(
+        lambda root, clip: shape(clip / "landmarks.npy", lambda points: points[::-1]),
+        CLIP + "/landmarks.npy", "mismatched", "by its SHA-256", True,
+    ),
+    "silenced": Case(
+        lambda root, clip: overwrite(clip / "audio.wav"), CLIP + "/audio.wav", "mismatched", "by its SHA-256", True
+    ),
+    "folder_for_video": Case(
+        lambda root, clip: ((clip / "video.mp4").unlink(), write(clip / "video.mp4" / "mine")),
+        CLIP + "/video.mp4", "damaged", "directory",
+    ),
+    "mine_in_damaged_clip": Case(
+        lambda root, clip: (cut(clip / "video.mp4"), write(clip / "features" / "emotion.npy")),
+        CLIP + "/video.mp4", "damaged", "damaged",
+    ),
+    "link_to_nowhere": Case(
+        lambda root, clip: (shutil.rmtree(clip), clip.symlink_to("/nowhere/clip")),
+        CLIP, "missing", "a link to /nowhere/clip",
+    ),
     "broken_json": Case(
         lambda root, clip: write(clip / "clip.json", b"{"), CLIP + "/clip.json", "damaged", "Expecting"
     ),
@@ -153,7 +173,10 @@ CASES = {
         CLIP + "/features/mfcc.npy", "damaged", "not finite", True,
     ),
     "wide_features": Case(
-        lambda root, clip: shape(clip / "features" / "mfcc.npy", lambda steps: np.repeat(steps, 2, axis=1)),
+        lambda root, clip: (
+            shape(clip / "features" / "mfcc.npy", lambda steps: np.repeat(steps, 2, axis=1)),
+            (clip / SUMS).unlink(),
+        ),
         CLIP + "/features/mfcc.npy", "mismatched", "52 numbers, and 26 in most clips", True,
     ),
     "legacy_features": Case(
@@ -175,8 +198,25 @@ CASES = {
         LATENTS + "/{name}.npy", "damaged", "for 80 frames", True,
     ),
     "wide_latents": Case(
-        lambda root, clip: shape(root / LATENTS / "wide_latents.npy", lambda z: np.repeat(z, 2, axis=3)),
+        lambda root, clip: (
+            shape(root / LATENTS / "wide_latents.npy", lambda z: np.repeat(z, 2, axis=3)),
+            (root / LATENTS / "wide_latents.sha256").unlink(),
+        ),
         LATENTS + "/{name}.npy", "mismatched", "3 x 8 x 4 numbers, and 3 x 4 x 4 in most clips", True,
+    ),
+    "latents_of_another": Case(
+        lambda root, clip: shape(root / LATENTS / "latents_of_another.npy", lambda z: z[:, ::-1]),
+        LATENTS + "/{name}.npy", "mismatched", "by its SHA-256", True,
+    ),
+    "latents_before_the_clip": Case(
+        lambda root, clip: put_sums(root / LATENTS / "latents_before_the_clip.sha256",
+                                    {"../../clips/latents_before_the_clip/video.mp4": "0" * 64}),
+        LATENTS + "/{name}.npy", "mismatched", "made from another video.mp4", True,
+    ),
+    "folder_for_latents": Case(
+        lambda root, clip: ((root / LATENTS / "folder_for_latents.npy").unlink(),
+                            write(root / LATENTS / "folder_for_latents.npy" / "mine")),
+        LATENTS + "/{name}.npy", "foreign", "no part", harmless=True,
     ),
     "nan_latents": Case(
         lambda root, clip: spoil(root / LATENTS / "nan_latents.npy"),
@@ -216,11 +256,24 @@ CASES = {
     "foreign_in_clip": Case(
         lambda root, clip: write(clip / "video.bak"), CLIP + "/video.bak", "foreign", "no part", harmless=True
     ),
+    "features_of_mine": Case(
+        lambda root, clip: write(clip / "features" / "emotion.npy"),
+        CLIP + "/features/emotion.npy", "foreign", "no part", harmless=True,
+    ),
+    "latents_of_mine": Case(
+        lambda root, clip: write(root / "latents" / "my-vae" / "latents_of_mine.npy"),
+        "latents/my-vae", "foreign", "no part", harmless=True,
+    ),
+    "undescribed_latents": Case(
+        lambda root, clip: write(root / "latents" / "fedcba98-mouth_safe" / "latents.json", b"{}"),
+        "latents/fedcba98-mouth_safe/latents.json", "mismatched", "does not say",
+    ),
+    "file_among_latents": Case(
+        lambda root, clip: write(root / "latents" / "notes.txt"),
+        "latents/notes.txt", "foreign", "no part", harmless=True,
+    ),
     "foreign_latents": Case(
         lambda root, clip: write(root / "latents" / "old" / "z.npy"), "latents/old", "foreign", "no part", harmless=True
-    ),
-    "broken_refusals": Case(
-        lambda root, clip: write(root / "refused.json", b"[]"), "refused.json", "damaged", "no JSON object"
     ),
     "broken_quality": Case(
         lambda root, clip: write(root / "quality.csv", b"a,b\n1,2\n"), "quality.csv", "damaged", "columns are others"
@@ -246,7 +299,8 @@ def whole(tmp_path_factory) -> Path:
     for name in (*CASES, "whole"):
         shutil.copytree(made.folder, root / "clips" / name)
         edit(root / "clips" / name / "clip.json", name=name)
-        numbered_latents(cache, Clip(root, name, made.frames))
+        numbered_latents(cache, clip := Clip(root, name, made.frames))
+        cache.write_sums(clip, cache.path(name))
     write_rows(root, [rows["source"]._replace(name=name, identity="Ann") for name in (*CASES, "whole")])
     return root
 
@@ -279,7 +333,7 @@ def told(broken) -> tuple[list[str], str]:
 
 @pytest.fixture(scope="module")
 def repaired(broken, tmp_path_factory) -> tuple[Path, list[str], str]:
-    root = shutil.copytree(broken, tmp_path_factory.mktemp("repaired") / "data")  # times of change stay
+    root = shutil.copytree(broken, tmp_path_factory.mktemp("repaired") / "data", symlinks=True)  # times of change stay
     shutil.copystat(broken / "clips" / ".far.elsewhere.1.tmp", root / "clips" / ".far.elsewhere.1.tmp")
     return root, *checked(root, repair=True)
 
@@ -305,10 +359,11 @@ def test_every_damage_is_told(told, name):
 
 
 def test_nothing_else_is_told(told):
-    """But that some clips lack what they must have before training."""
+    """But that some clips lack what they must have before training, and why two of them are not removed."""
     lines, _ = told
     notes = [one for one in lines if one.startswith("missing") and "clips have none" in one]
-    assert len(notes) == 2 and len(lines) == 1 + len(CASES) + len(notes)
+    why = [one for one in lines if one.startswith("foreign") and ("folder_for_video" in one or "mine_in_damaged" in one)]
+    assert (len(notes), len(why)) == (3, 2) and len(lines) == 1 + len(CASES) + len(notes) + len(why)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -363,6 +418,27 @@ def test_a_clip_in_work_is_left_alone(whole, tmp_path):
     cut(root / "clips" / "source" / "audio.wav")
     write(root / "claims" / "source.0", f"{machine()} {os.getpid()}\n".encode())
     assert checked(root, repair=True)[1] == "" and (root / "clips" / "source").exists()
+
+
+def test_clips_on_a_disk_that_is_away_stop_everything(whole, tmp_path):
+    root = shutil.copytree(whole.parent / "made", tmp_path / "data")
+    (root / "clips").rename(tmp_path / "away")
+    (root / "clips").symlink_to("/nowhere")
+    assert "clips: not there, and clips.csv has 1 clips; mount or restore it" in checked(root, repair=True)[1]
+    assert read_rows(root)["source"].status == "ok"
+
+
+def test_what_cannot_be_removed_does_not_stop_the_rest(whole, tmp_path, monkeypatch):
+    root = shutil.copytree(whole, tmp_path / "data")
+    cut(root / "clips" / "whole" / "video.mp4")
+    cut(root / LATENTS / "other_size.npy")
+
+    def refuse(path):
+        raise PermissionError("not today")
+
+    monkeypatch.setattr("difftalk_pl.data.checking.repair.shutil.rmtree", refuse)
+    assert "faults: 1," in checked(root, repair=True)[1]
+    assert (root / "clips" / "whole").exists() and not (root / LATENTS / "other_size.npy").exists()
 
 
 @pytest.mark.parametrize("name, content", [("dataset.json", b"{"), ("clips.csv", b"name\n1\n"), ("clips.csv", b"")])
