@@ -1,11 +1,11 @@
 """clips.csv while any number of processes prepare clips into one dataset."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from difftalk_pl.data.clips import read_rows, write_rows
-from difftalk_pl.data.files.claims import Claims
+from difftalk_pl.data.clips import ClipRow, read_rows, write_rows
+from difftalk_pl.data.files.claims import Claims, TakenOverError
 from difftalk_pl.data.source import Outcome
 from difftalk_pl.errors import UserError
 
@@ -13,11 +13,27 @@ FLUSH = 2.0  # s between two writings
 TURN = "clips.csv"  # the claim of whoever writes
 
 
+def change_rows(root: Path, claims: Claims, change: Callable[[dict[str, ClipRow]], None]) -> None:
+    """Read clips.csv anew, change and replace it, one process after the other, so that nobody's rows are lost.
+
+    Args:
+        change: called once more where another process took over meanwhile.
+    """
+    while True:
+        with claims.turn(TURN) as claim:
+            rows = read_rows(root)
+            change(rows)
+            try:
+                write_rows(root, rows.values(), claim.confirm)
+            except TakenOverError:
+                continue
+            return
+
+
 class ClipBook:
     """What this process knows of the dataset's clips, and what it has still to write.
 
-    The file is read anew before it is written, in a turn of one process after the other, so that nobody's rows
-    are lost. A process that is killed loses the rows of its last seconds and no clip: whoever comes next enters them.
+    A process that is killed loses the rows of its last seconds and no clip: whoever comes next enters them.
     """
 
     def __init__(self, root: Path, claims: Claims) -> None:
@@ -39,8 +55,8 @@ class ClipBook:
 
     def retire(self, source: Path, names: Collection[str]) -> None:
         """Clips that a source no longer makes: refused ones are forgotten, prepared ones are not used any more."""
-        with self.claims.turn(TURN):
-            rows = read_rows(self.root)
+
+        def change(rows: dict[str, ClipRow]) -> None:
             for row in list(rows.values()):
                 if row.source == str(source) and row.name not in names:
                     if row.status == "ok":
@@ -48,7 +64,8 @@ class ClipBook:
                         rows[row.name] = row._replace(frames=0, status="refused", reason=reason)
                     elif not (self.root / "clips" / row.name).exists():
                         del rows[row.name]
-            write_rows(self.root, rows.values())
+
+        change_rows(self.root, self.claims, change)
 
     def enter(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
@@ -60,13 +77,14 @@ class ClipBook:
         """Write what is entered and not yet written."""
         if not self._unwritten:
             return
-        with self.claims.turn(TURN):
-            rows = read_rows(self.root)
+
+        def change(rows: dict[str, ClipRow]) -> None:
             for outcome in self._unwritten:
                 name, known = outcome.row.name, rows.get(outcome.row.name)
                 edited = known is not None and known.identity not in ("", name)  # whoever edited the column keeps it
                 rows[name] = outcome.row._replace(identity=known.identity) if known and edited else outcome.row
-            write_rows(self.root, rows.values())
+
+        change_rows(self.root, self.claims, change)
         self._unwritten.clear()
         self._written = time.monotonic()
 

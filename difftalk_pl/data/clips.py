@@ -261,9 +261,9 @@ def read_rows(root: Path) -> dict[str, ClipRow]:
     return {row.name: row for row in rows}
 
 
-def write_rows(root: Path, rows: Iterable[ClipRow]) -> None:
-    """Write clips.csv, sorted by name, in one step."""
-    with replacing(root / "clips.csv") as file:
+def write_rows(root: Path, rows: Iterable[ClipRow], ready: Callable[[], None] = lambda: None) -> None:
+    """Write clips.csv, sorted by name, in one step; what `ready` raises before it keeps the old one."""
+    with replacing(root / "clips.csv", ready) as file:
         writer = csv.writer(file)
         writer.writerow(ClipRow._fields)
         writer.writerows(sorted(rows))

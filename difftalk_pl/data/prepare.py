@@ -19,7 +19,7 @@ from difftalk_pl.data.clip_book import ClipBook
 from difftalk_pl.data.clips import ClipRow, create_dataset
 from difftalk_pl.data.faces.detectors import open_detector
 from difftalk_pl.data.faces.framing import MARGIN
-from difftalk_pl.data.files.claims import Claims
+from difftalk_pl.data.files.claims import Claims, TakenOverError
 from difftalk_pl.data.files.leftovers import remove_half_written, remove_leftovers
 from difftalk_pl.data.files.pool import Event, Report, run_jobs
 from difftalk_pl.data.legacy.convert import run_legacy_job, write_splits
@@ -178,10 +178,6 @@ def run_claimed(
     if claim is None:
         return None
 
-    def ready() -> None:
-        if not claim.held():
-            raise _TakenOverError
-
     with claim:
         if claim.after_dead:
             remove_half_written(job.root, job.name)
@@ -189,18 +185,14 @@ def run_claimed(
         if (crashes := refused.get("crashes", 0)) >= CRASHES:
             return _crashed(job, refused["reason"])
         try:
-            outcome = function(job._replace(refused=None if crashes else refused or None), report, ready)
-        except _TakenOverError:
+            outcome = function(job._replace(refused=None if crashes else refused or None), report, claim.confirm)
+        except TakenOverError:
             return None
         if outcome.row.status == "ok":
             refusals.forget(job.name)
         elif outcome.refusal is not None and outcome.refusal != refused:
             refusals.write(job.name, outcome.refusal)
         return outcome
-
-
-class _TakenOverError(Exception):
-    """This process stood still for so long that another one has taken its clip over."""
 
 
 def _free(jobs: Sequence[AnyJob], claims: Claims, screen: "_Screen") -> tuple[list[AnyJob], list[AnyJob]]:

@@ -16,11 +16,13 @@ from difftalk_pl.data.faces.squares import CutSquare
 from difftalk_pl.data.faces.tracking import track_faces
 from difftalk_pl.data.files.pool import Report
 from difftalk_pl.data.media.colour import ToLuma, ToRGB
+from difftalk_pl.data.media.containers import WriteError
+from difftalk_pl.data.media.seeking import check_span
 from difftalk_pl.data.media.video import VideoInfo, fit_audio, probe, read_audio, read_frames
 from difftalk_pl.data.overlay import write_overlay
 from difftalk_pl.data.sources.clip_list import Piece
 from difftalk_pl.data.speech.features import SpeechModels, add_missing, open_features
-from difftalk_pl.errors import UserError
+from difftalk_pl.errors import UserError, reason_of
 from difftalk_pl.pretrained import file_hash
 
 REPORT_EVERY = 25  # frames
@@ -94,6 +96,8 @@ def run_job(job: Job, report: Report, ready: Callable[[], None] = lambda: None) 
         clip = finished_clip(job, made_from)
         action: Literal["prepared", "skipped"] = "skipped" if clip else "prepared"
         clip = clip or prepare_clip(job, made_from, report, ready)
+    except (WriteError, OSError) as error:
+        return _refuse(job, reason_of(error), None)  # the disk's fault; the next run tries again
     except UserError as error:
         reason = str(error).removeprefix(f"{job.source}: ")
         return _refuse(job, reason, {**made_from, "reason": reason})
@@ -216,6 +220,7 @@ def _audible(piece: Piece, info: VideoInfo, settings: Settings) -> np.ndarray:
     """The sound, after the checks that cost nothing."""
     if not info.has_audio:
         raise UserError("no audio track")
+    check_span(piece.video, piece.start, piece.stop, info.duration)
     if (seconds := _seconds(piece, info)) < settings.min_seconds - 0.5 / FPS:
         raise UserError(f"{max(seconds, 0):.1f} s long, at least {settings.min_seconds:g} s are needed")
     return read_audio(piece.video, RATE, piece.start, piece.stop)

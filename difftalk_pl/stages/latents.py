@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from difftalk_pl.data.clips import Clip, open_clips
-from difftalk_pl.data.files.claims import Claims
+from difftalk_pl.data.files.claims import Claims, TakenOverError
 from difftalk_pl.data.latents.cache import LatentCache
 from difftalk_pl.data.masks import MaskName, MaskPolicy
 from difftalk_pl.data.windows.dataset import CACHING, Windows
 from difftalk_pl.errors import UserError, reason_of
+from difftalk_pl.pretrained import file_hash
 from difftalk_pl.progress import progress_bar
 from difftalk_pl.stages.weights import Weights, read_weights
 
@@ -126,8 +127,11 @@ def cache_latents(
                         encoder.remove_half_written(clip)
                     if _complete(cache, clip):  # by another process meanwhile
                         bar.advance(task, clip.frames)
-                    else:
-                        failures |= encoder.try_clip(clip, lambda n: bar.advance(task, n))
+                        continue
+                    try:
+                        failures |= encoder.try_clip(clip, claim.confirm, lambda n: bar.advance(task, n))
+                    except TakenOverError:
+                        later.append(clip)
             missing = later
             if missing:
                 bar.update(task, description=f"latents, {len(missing)} clips in the hands of others")
@@ -138,9 +142,14 @@ def cache_latents(
 
 
 def _complete(cache: LatentCache, clip: Clip) -> bool:
-    """Damaged latents count as none: they are made again."""
+    """Damaged latents, and those of a clip that was prepared anew, count as none: they are made again."""
     try:
-        return cache.path(clip.name).exists() and cache.open(clip) is not None
+        if not cache.path(clip.name).exists():
+            return False
+        cache.open(clip)
+        if others := cache.made_from_others(clip):
+            raise UserError(f"{cache.path(clip.name)}: made from another {' and '.join(others)}")
+        return True
     except UserError as error:
         log.warning("made again: %s", error)
         return False
@@ -162,17 +171,22 @@ class _Encoder:
         for path in [path for path in self.cache.folder.iterdir() if ours.fullmatch(path.name)]:
             path.unlink(missing_ok=True)
 
-    def try_clip(self, clip: Clip, done: Callable[[int], None]) -> dict[str, str]:
-        """By the clip's name, why it could not be done; empty where it could."""
+    def try_clip(self, clip: Clip, ready: Callable[[], None], done: Callable[[int], None]) -> dict[str, str]:
+        """By the clip's name, why it could not be done; empty where it could.
+
+        Args:
+            ready: called before the latents get their name; what it raises stops that.
+        """
         try:
-            self._write(clip, done)
+            self._write(clip, ready, done)
         except (UserError, OSError, RuntimeError) as error:  # RuntimeError: what torch makes of a loader's exception
             log.warning("%s: no latents: %s", clip.name, reason_of(error))
             return {clip.name: reason_of(error)}
         return {}
 
-    def _write(self, clip: Clip, done: Callable[[int], None]) -> None:
+    def _write(self, clip: Clip, ready: Callable[[], None], done: Callable[[int], None]) -> None:
         """Write a clip's latents aside, then rename: whole or not at all."""
+        made_from = self.cache.made_from(clip)
         windows = Windows([clip], CACHING, mask=MaskPolicy(self.cache.mask))
         aside = self.cache.folder / f".{clip.name}.{secrets.token_hex(8)}.tmp"
         array, start = None, 0
@@ -187,7 +201,11 @@ class _Encoder:
                 done(both.shape[1])
             assert array is not None
             array.flush()
-            self.cache.write_sums(clip, aside)
+            digest = file_hash(aside)
+            ready()
+            if self.cache.made_from(clip) != made_from:
+                raise UserError(f"{clip.folder}: was prepared anew meanwhile; run cache-latents again")
+            self.cache.write_sums(clip, made_from, digest)
             aside.rename(self.cache.path(clip.name))
         finally:
             aside.unlink(missing_ok=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difftalk_pl.data.clips import open_clips
+from difftalk_pl.data.clips import SUMS, open_clips
+from difftalk_pl.data.files.sums import add_sum
 from difftalk_pl.data.latents.cache import LatentCache
 from difftalk_pl.errors import UserError
 from difftalk_pl.stages.latents import LatentCodec, cache_latents
@@ -49,6 +50,41 @@ def test_damaged_latents_are_made_again(dataset, cache, codec, caplog):
     path.write_bytes(whole[:1000])
     cache_latents(dataset, codec, workers=0, device="cpu")
     assert path.read_bytes() == whole and f"made again: {path}" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["anew", "taken over"])
+def test_latents_of_a_clip_that_is_made_anew_meanwhile_are_not_kept(what, dataset, cache, codec, monkeypatch):
+    encode, calls = LatentCodec.encode, []
+
+    def meanwhile(self, image):
+        if not calls and what == "anew":
+            for clip in open_clips(dataset):
+                add_sum(clip.folder / SUMS, "video.mp4", clip.folder / "audio.wav")
+        elif not calls:
+            (held,) = (cache.folder / "claims").glob("[!.]*.0")
+            held.rename(held.with_suffix(".1"))
+        calls.append(image)
+        return encode(self, image)
+
+    monkeypatch.setattr(LatentCodec, "encode", meanwhile)
+    if what == "anew":
+        with pytest.raises(UserError, match=r"1 of 4 clips have no latents: .*: was prepared anew meanwhile"):
+            cache_latents(dataset, codec, workers=0, device="cpu")
+        assert len(list(cache.folder.glob("*.npy"))) == 3
+    else:
+        monkeypatch.setattr("difftalk_pl.stages.latents.POLL", 0.1)
+        monkeypatch.setattr("difftalk_pl.data.files.claims.is_running", lambda process: False)
+        cache_latents(dataset, codec, workers=0, device="cpu")
+        assert len(list(cache.folder.glob("*.npy"))) == 4
+    assert not list(cache.folder.glob(".*.tmp"))
+
+
+def test_latents_of_another_clip_than_is_there_are_made_again(dataset, cache, codec, caplog):
+    cache_latents(dataset, codec, workers=0, device="cpu")
+    clip = open_clips(dataset)[0]
+    add_sum(clip.folder / SUMS, "landmarks.npy", clip.folder / "audio.wav")
+    cache_latents(dataset, codec, workers=0, device="cpu")
+    assert "made from another landmarks.npy" in caplog.text and not cache.made_from_others(clip)
 
 
 @pytest.mark.slow

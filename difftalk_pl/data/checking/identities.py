@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from difftalk_pl.data.clips import Clip, open_clips, read_rows, write_rows
+from difftalk_pl.data.clip_book import change_rows
+from difftalk_pl.data.clips import Clip, ClipRow, open_clips
 from difftalk_pl.data.faces.chosen_face import SAME_PERSON
 from difftalk_pl.data.faces.measured_faces import MeasuredFaces
 from difftalk_pl.data.files.claims import Claims
@@ -142,9 +143,12 @@ def _rewrite(dataset: Path, name: dict[str, str]) -> None:
     """Enter new identities into clips.csv and say which."""
     out = Console()
     changed = {old: new for old, new in sorted(name.items()) if old != new}
-    with Claims(dataset / CLAIMS).turn("clips.csv"):
-        rows = read_rows(dataset)
-        write_rows(dataset, [row._replace(identity=changed.get(row.identity, row.identity)) for row in rows.values()])
+
+    def change(rows: dict[str, ClipRow]) -> None:
+        for row in list(rows.values()):
+            rows[row.name] = row._replace(identity=changed.get(row.identity, row.identity))
+
+    change_rows(dataset, Claims(dataset / CLAIMS), change)
     for old, new in changed.items():
         out.print(f"clips.csv: {old} is now {new}", soft_wrap=True, markup=False)
     if not changed:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from difftalk_pl.data.checking.clip_faults import Fault, other_files
-from difftalk_pl.data.clip_book import TURN
-from difftalk_pl.data.clips import Clip, ClipRow, read_rows, remove_latents, write_rows
+from difftalk_pl.data.clip_book import change_rows
+from difftalk_pl.data.clips import Clip, ClipRow, remove_latents
 from difftalk_pl.data.files.claims import Claims
 from difftalk_pl.data.prepare import CLAIMS
 from difftalk_pl.pretrained import file_hash
@@ -88,13 +88,13 @@ def _irreplaceable(clip: Clip, row: ClipRow) -> str:
 
 def _refuse(root: Path, names: set[str]) -> None:
     """Enter into clips.csv that these clips are gone."""
-    if not names:
-        return
-    with Claims(root / CLAIMS).turn(TURN):
-        rows = read_rows(root)
+
+    def change(rows: dict[str, ClipRow]) -> None:
         for name in names & set(rows):
             rows[name] = rows[name]._replace(frames=0, status="refused", reason=REASON)
-        write_rows(root, rows.values())
+
+    if names:
+        change_rows(root, Claims(root / CLAIMS), change)
 
 
 def _tried(remove: Callable[[], bool], what: str) -> bool:

@@ -1,17 +1,23 @@
 """Rows of `.npy` files read by their place, without a mapping.
 
 Through a mapping, every page fault at a random place reads ahead, and what it reads grows with the file: 8 MiB for 24
-KiB on some machines. Opening a file for every read costs a round trip on network disks: it stays open.
+KiB on some machines. Opening a file for every read costs a round trip on network disks: it stays open, as long as the
+process may have so many open.
 """
 
 import io
 import os
+import resource
+import weakref
+from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from difftalk_pl.errors import UserError
+
+KEPT_FREE = 256  # of the files that a process may have open
 
 
 class Layout(NamedTuple):
@@ -43,6 +49,7 @@ class ArrayFile:
         self.row = self.dtype.itemsize * int(np.prod(self.shape[1:]))  # bytes
         self._offset = start + layout.offset
         self._given, self._file = file, file
+        self._key = id(self)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -70,6 +77,7 @@ class ArrayFile:
 
     def close(self) -> None:
         """It is opened again when it is read."""
+        _opened.pop(self._key, None)
         if self._file is not None and self._file is not self._given:
             self._file.close()
         self._file = self._given
@@ -77,7 +85,25 @@ class ArrayFile:
     def _open(self) -> io.FileIO:
         if self._file is None:
             self._file = self.path.open("rb", buffering=0)
+            _opened[self._key] = weakref.ref(self)
+            _close_oldest()
+        elif self._file is not self._given:
+            _opened.move_to_end(self._key)
         return self._file
 
     def __del__(self) -> None:
         self.close()
+
+
+_opened: OrderedDict[int, weakref.ref[ArrayFile]] = OrderedDict()  # of this process, by the time of the last read
+
+
+def _close_oldest() -> None:
+    """Down to what the system allows, but never the one that was opened last."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    while len(_opened) > max(allowed - KEPT_FREE, allowed // 2, 1) and allowed != resource.RLIM_INFINITY:
+        oldest = next(iter(_opened.values()))()
+        if oldest is None:
+            _opened.popitem(last=False)
+        else:
+            oldest.close()

@@ -23,6 +23,10 @@ EXPIRE = 120.0  # s without a sign of life
 BEATS = 6  # signs of life in that time
 
 
+class TakenOverError(Exception):
+    """This process stood still for so long that another one took its work over."""
+
+
 class Claims:
     """The claims of one folder.
 
@@ -46,6 +50,9 @@ class Claims:
                 file.write(f"{machine()} {os.getpid()}\n")
         except FileExistsError:
             return None
+        except OSError:  # the disk is full: nobody must wait for this one
+            path.unlink(missing_ok=True)
+            raise
         claim = Claim(self, name, path, after_dead=bool(numbers))
         if not claim.held():  # somebody took over from a claim that was given back in between
             claim.release()
@@ -119,9 +126,13 @@ class Claims:
             return False
 
     def now(self) -> float:
-        """The file system's clock: those of machines differ."""
+        """The file system's clock, as those of machines differ; this machine's where nothing can be written."""
         probe = self.folder / f".{secrets.token_hex(8)}"
-        probe.touch()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+        except OSError:
+            return time.time()
         now = probe.stat().st_mtime
         probe.unlink(missing_ok=True)
         return now
@@ -144,6 +155,11 @@ class Claim:
         """Whether nobody has taken it over."""
         numbers = self._claims.numbers(self._name)
         return bool(numbers) and self._claims.path(self._name, numbers[-1]) == self._path
+
+    def confirm(self) -> None:
+        """Raises TakenOverError where somebody has."""
+        if not self.held():
+            raise TakenOverError(self._name)
 
     def release(self) -> None:
         self._over.set()

@@ -14,6 +14,7 @@ from difftalk_pl.data.faces.framing import Crop
 from difftalk_pl.data.files.claims import Claims
 from difftalk_pl.data.files.pool import Report
 from difftalk_pl.data.hdtf.crop import LOOKS, Chosen, Part, choose_crop
+from difftalk_pl.data.hdtf.files import is_whole
 from difftalk_pl.data.hdtf.tables import HDTFClip
 from difftalk_pl.data.media.containers import MediaError, audio_stream, open_media
 from difftalk_pl.data.media.seeking import check_span
@@ -94,7 +95,11 @@ def run_cut(claims: Claims, job: CutJob, report: Report) -> Cut:
     if claim is None:
         return Cut(None)
     with claim:
-        made_from, refusal = job.made_from(), refusal_path(job.out, job.clip)
+        refusal = refusal_path(job.out, job.clip)
+        try:
+            made_from = job.made_from()
+        except OSError as error:
+            return Cut(CutRow(job.clip.name, "", "refused", reason=f"{job.video}: {error.strerror}"), "failed")
         if (row := known_row(job.out, job.clip, made_from)) is not None:
             return Cut(row, "kept" if row.status == "ok" else "still refused")
         for half_written in job.out.glob(f".{job.target.name}.*.tmp"):  # by a run that was killed
@@ -118,7 +123,7 @@ def cut_clip(job: CutJob, made_from: dict[str, Any], report: Report) -> None:
     Raises:
         UserError: the video is of no use here; the message is the reason.
     """
-    if job.target.exists() and recorded(job.target) is None:
+    if job.target.exists() and job.target.stat().st_size and recorded(job.target) is None:
         raise UserError(f"{job.target} is there already and was not made by hdtf cut; move it away")
     part = job.part
     info = probe(part.path)
@@ -166,7 +171,7 @@ def known_row(out: Path, clip: HDTFClip, made_from: dict[str, Any] | None = None
     row = CutRow(clip.name, person_of(clip.source, clip.video), "ok")
     path = clip_path(out, clip)
     there = recorded(path)
-    if there is not None and _is_same(there, made_from):
+    if there is not None and _is_same(there, made_from) and is_whole(path):
         frames, video = round(probe(path).duration * FPS), there["made_from"]["video"][0]
         return row._replace(crop=there["how"], **there["crop"], frames=frames, video=video, reason=there["reason"])
     try:

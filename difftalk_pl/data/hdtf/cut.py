@@ -4,7 +4,7 @@ import csv
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -62,14 +62,18 @@ def hdtf_cut(
     if workers < 1 or (size is not None and (size < 16 or size % 2)):
         raise UsageError(f"workers={workers}, size={size}: at least 1, and null or an even number of pixels are needed")
     videos = read_annotations(annotations)
-    wanted, jobs = _chosen(videos, only), find_jobs(videos, folder, out, size)
-    if not jobs:
+    wanted = _chosen(videos, only)
+    jobs, unclear = find_jobs(videos, folder, out, size)
+    if not jobs and not unclear:
         raise UserError(f"{folder}: none of HDTF's {len(videos)} videos is there; run hdtf download first")
     out.mkdir(parents=True, exist_ok=True)
     claims, started = Claims(out / CLAIMS), time.monotonic()
     cuts, broken = _work([job for job in jobs if job.clip.name in wanted], claims, workers)
+    for reason in sorted({reason for name, reason in unclear.items() if name in wanted}):
+        log.warning("not cut: %s", reason)
+    broken += sorted(wanted & set(unclear))
     with claims.turn("clips.csv"):
-        rows = [known_row(out, clip) or _absent(clip, jobs) for video in videos for clip in video.clips]
+        rows = [known_row(out, clip) or _absent(clip, jobs, unclear) for video in videos for clip in video.clips]
         write_lists(out, rows)
     _show(rows, cuts, time.monotonic() - started)
     if not any(row.status == "ok" for row in rows):
@@ -80,21 +84,27 @@ def hdtf_cut(
         )
 
 
-def find_jobs(videos: Sequence[HDTFVideo], folder: Path, out: Path, size: int | None) -> list[CutJob]:
-    """The clips whose video, or own file, is there."""
-    jobs = []
+def find_jobs(
+    videos: Sequence[HDTFVideo], folder: Path, out: Path, size: int | None
+) -> tuple[list[CutJob], dict[str, str]]:
+    """The clips whose video, or own file, is there; and by clip, why it is not clear which file that is."""
+    jobs, unclear = [], {}
     for video in videos:
-        whole = video_file(folder, video)
         for clip in video.clips:
-            source = whole or clip_file(folder, clip)
+            try:
+                whole = video_file(folder, video)
+                source = whole or clip_file(folder, clip)
+            except UserError as error:
+                unclear[clip.name] = str(error)
+                continue
             if source is not None:
                 jobs.append(CutJob(clip, video.lines, source, out, size, ready=whole is None))
-    return jobs
+    return jobs, unclear
 
 
-def _absent(clip: HDTFClip, jobs: Sequence[CutJob]) -> CutRow:
+def _absent(clip: HDTFClip, jobs: Sequence[CutJob], unclear: Mapping[str, str]) -> CutRow:
     here = any(job.clip == clip for job in jobs)
-    reason = "not cut yet" if here else "its video is not there"
+    reason = unclear.get(clip.name) or ("not cut yet" if here else "its video is not there")
     return CutRow(clip.name, person_of(clip.source, clip.video), "missing", reason=reason)
 
 

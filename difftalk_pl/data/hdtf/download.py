@@ -74,8 +74,11 @@ def hdtf_download(
     videos = _chosen(read_annotations(annotations), only)
     if from_local is not None:
         with progress_bar() as bar:
-            log.info("%s", take_local(from_local, videos, folder, bar))
+            taken = take_local(from_local, videos, folder, bar)
+        log.info("%s", taken)
         _show(videos, folder)
+        if taken.useless:
+            raise UserError(f"{taken.useless} files could not be taken, for the reasons above")
         return
     if importlib.util.find_spec("yt_dlp") is None:
         raise UserError("yt-dlp is not installed; run: pip install 'difftalk_pl[download]', or give --from-local DIR")
@@ -136,7 +139,7 @@ def _outcome(event: Event, job: "Job", ledger: Ledger) -> Record | None:
         reason = f"its process died with exit code {event.value}"
     else:
         return event.value if event.kind == "done" else None
-    return ledger.write(Record(job.video.name, "failed", reason, job.before.tries + 1))
+    return ledger.note(Record(job.video.name, "failed", reason, job.before.tries + 1))
 
 
 class _Screen:

@@ -4,6 +4,7 @@ A try leaves what it has in FOLDER/.partial/NAME and the next one goes on from t
 checked file gets a name in FOLDER.
 """
 
+import errno
 import logging
 import os
 import random
@@ -22,7 +23,7 @@ from difftalk_pl.data.files.pool import Report
 from difftalk_pl.data.hdtf.files import SLACK, Shape, Unfit, check_original, video_file
 from difftalk_pl.data.hdtf.ledger import Ledger, Record, done
 from difftalk_pl.data.hdtf.tables import HDTFVideo
-from difftalk_pl.data.hdtf.trouble import Trouble, trouble_of
+from difftalk_pl.data.hdtf.trouble import Trouble, chain_of, trouble_of
 from difftalk_pl.data.media.containers import MediaError
 from difftalk_pl.data.media.remux import join
 from difftalk_pl.data.sources.layouts import VIDEO_SUFFIXES
@@ -31,6 +32,7 @@ from difftalk_pl.errors import UserError
 log = logging.getLogger(__name__)
 
 PARTIAL = ".partial"  # below the folder of the videos
+FULL = (errno.ENOSPC, errno.EDQUOT)
 DAMAGED = ".damaged"  # behind the name of a file that was whole once
 SILENCE = 30.0  # seconds without a byte after which a connection is given up
 BEAT = 0.5  # seconds between two reports
@@ -81,7 +83,10 @@ def fetch_video(job: Job, report: Report) -> Record | None:
         report: called with MB that are here and MB in all, 0 for not known.
     """
     ledger, name = Ledger(job.folder), job.video.name
-    claim = ledger.claims.take(name)
+    try:
+        claim = ledger.claims.take(name)
+    except OSError as error:
+        return ledger.note(_refused_by_disk(job, error))
     if claim is None:
         return None
     with claim:
@@ -91,12 +96,20 @@ def fetch_video(job: Job, report: Report) -> Record | None:
             record = _found(job) or _fetch(job, ledger, claim, report)
         except UserError as error:  # of a file that somebody put there
             record = Record(name, "failed", str(error), job.before.tries)
+        except OSError as error:
+            record = _refused_by_disk(job, error)
         if record is None or not claim.held():
             return None
-        record = ledger.write(record)
+        record = ledger.note(record)
         if record.state != "failed":
             shutil.rmtree(job.partial, ignore_errors=True)
         return record
+
+
+def _refused_by_disk(job: Job, error: OSError) -> Record:
+    if error.errno in FULL:  # others may have room for theirs
+        shutil.rmtree(job.partial, ignore_errors=True)
+    return Record(job.video.name, "failed", f"{error.filename or job.folder}: {error.strerror}", job.before.tries + 1)
 
 
 def read_cookies(path: Path) -> str:
@@ -233,6 +246,8 @@ class _Site:
         except ConnectionError:  # nobody listens to the reports any more
             raise
         except (YoutubeDLError, OSError) as error:
+            if full := next((one for one in chain_of(error) if getattr(one, "errno", None) in FULL), None):
+                raise full from error
             raise trouble_of(error, asking=False) from error
         if not whole or not path.is_file():
             raise Trouble("nothing came", again=True, remote=True)

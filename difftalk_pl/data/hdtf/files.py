@@ -16,7 +16,14 @@ from typing import NamedTuple
 import av
 
 from difftalk_pl.data.hdtf.tables import HDTFClip, HDTFVideo
-from difftalk_pl.data.media.containers import MediaError, audio_stream, clock_zero, open_media, video_stream
+from difftalk_pl.data.media.containers import (
+    MediaError,
+    audio_stream,
+    clock_zero,
+    declared_end,
+    open_media,
+    video_stream,
+)
 from difftalk_pl.data.sources.layouts import VIDEO_SUFFIXES
 from difftalk_pl.errors import UserError
 
@@ -24,6 +31,7 @@ log = logging.getLogger(__name__)
 
 CLIPS = "clips"  # below the folder of the videos
 TAIL = 5.0  # seconds at the end of a file that are read to see that they are there
+PACKET = 0.02  # seconds in the shortest packets that are written here
 CUT_OFF = 0.5  # seconds that may be missing of what the headers say
 SLACK = 1.5  # seconds between a file and the tables, which count whole ones
 ADDRESS = re.compile(r"(?:v=|youtu\.be/|shorts/|embed/)([\w-]{11})(?![\w-])")
@@ -126,9 +134,15 @@ def check_clip(path: Path, clip: HDTFClip) -> Shape:
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under another name, never moved: a hard link, else a symbolic one, else a copy."""
+    """The same file under another name, never moved: a hard link, else a symbolic one, else a copy.
+
+    Raises:
+        FileExistsError: there is a file of that name.
+    """
     source = source.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_symlink() and not target.exists():  # to a disk that is not there any more
+        target.unlink()
     for make in (os.link, os.symlink):
         try:
             make(source, target)
@@ -158,8 +172,10 @@ def _one(folder: Path, name: str) -> Path | None:
 
 
 def _listed(folder: Path) -> list[str]:
+    """The names of its files; a link whose file is gone is none."""
     try:
-        return os.listdir(folder)
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_file()]
     except FileNotFoundError:
         return []
 
@@ -200,6 +216,19 @@ def _media_files(folders: Iterable[Path]) -> Iterator[Path]:
                 if (status.st_dev, status.st_ino) not in seen:
                     seen.add((status.st_dev, status.st_ino))
                     yield path
+
+
+def is_whole(path: Path) -> bool:
+    """Whether picture and sound of a file that was written here reach to the ends that its headers tell."""
+    try:
+        shape, sound = _look(path)
+        with open_media(path) as container:
+            declared = [declared_end(container, find(container, path)) for find in (video_stream, audio_stream)]
+    except MediaError:
+        return False
+    return all(
+        end is None or here > end - PACKET / 2 for here, end in zip((shape.seconds, sound), declared, strict=True)
+    )
 
 
 def _look(path: Path) -> tuple[Shape, float]:

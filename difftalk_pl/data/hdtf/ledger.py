@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from heapq import nlargest
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from difftalk_pl.data.files.claims import Claims
 
@@ -73,6 +73,8 @@ class Ledger:
         """Pending where there is nothing, or nothing that can be read, or where a done file is not there any more."""
         try:
             record = Record(**json.loads(self.path(name).read_text(encoding="utf-8")))
+            if record.state not in get_args(State) or not isinstance(record.file, str):
+                raise ValueError("of another kind")
         except FileNotFoundError:
             return Record(name)
         except (ValueError, TypeError) as error:
@@ -99,6 +101,14 @@ class Ledger:
         finally:
             aside.unlink(missing_ok=True)
         return record
+
+    def note(self, record: Record) -> Record:
+        """As `write`; where the disk refuses, it is said and the work goes on."""
+        try:
+            return self.write(record)
+        except OSError as error:
+            log.error("%s: cannot be written: %s", self.path(record.name), error.strerror)
+            return record
 
     def is_cut_off(self, latest: int = 3, within: float = 600) -> bool:
         """Whether the last few videos that anybody tried here, in so many seconds, all failed for want of a server."""

@@ -75,8 +75,10 @@ def _take(one: HDTFVideo | HDTFClip, source: Path, folder: Path, ledger: Ledger)
         if isinstance(one, HDTFVideo):
             return _take_original(one, source, folder, ledger)
         return _take_clip(one, source, folder)
-    except UserError as error:
-        log.warning("not taken: %s", error)
+    except FileExistsError:  # another process was faster
+        return "known"
+    except (UserError, OSError) as error:
+        log.warning("not taken: %s", error if isinstance(error, UserError) else f"{source}: {error.strerror}")
         return "useless"
 
 

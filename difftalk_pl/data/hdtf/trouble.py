@@ -39,7 +39,7 @@ def trouble_of(error: BaseException, asking: bool) -> Trouble:
         asking: while it asks for the video; a 404 for its data means an address that has run out. Nor does YouTube say
             so of a video: it has a page for those that are gone.
     """
-    chain = _chain(error)
+    chain = chain_of(error)
     says_so = asking and not any(str(getattr(one, "ie", "")).startswith("youtube") for one in chain)
     for cause in chain:
         if isinstance(cause, HTTPError):
@@ -72,7 +72,7 @@ def _until(date: str) -> float:
     return max(parsedate_to_datetime(date).timestamp() - time.time(), 0.0)
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def chain_of(error: BaseException) -> list[BaseException]:
     """An error and what it came from; yt-dlp keeps that in fields of its own."""
     chain: list[BaseException] = []
     waiting: list[BaseException | None] = [error]

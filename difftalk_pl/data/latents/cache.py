@@ -60,11 +60,14 @@ class LatentCache:
     def _description(self) -> dict[str, str]:
         return {key: str(value) for key, value in asdict(self).items() if key != "root"}
 
-    def write_sums(self, clip: Clip, latents: Path) -> None:
-        """Before the clip's latents get their name."""
+    def made_from(self, clip: Clip) -> dict[str, str]:
+        """The checksums of what latents are made from, to be taken before."""
         known = read_sums(clip.folder / SUMS)
-        sums = {_from_here(clip, name): known.get(name) or file_hash(clip.folder / name) for name in MADE_FROM}
-        put_sums(self.sums(clip.name), {**sums, self.path(clip.name).name: file_hash(latents)})
+        return {_from_here(clip, name): known.get(name) or file_hash(clip.folder / name) for name in MADE_FROM}
+
+    def write_sums(self, clip: Clip, made_from: dict[str, str], digest: str) -> None:
+        """Before the clip's latents, whose SHA-256 this is, get their name."""
+        put_sums(self.sums(clip.name), {**made_from, self.path(clip.name).name: digest})
 
     def made_from_others(self, clip: Clip) -> list[str]:
         """Files of the clip that are not those its latents were made from, as far as either is known."""

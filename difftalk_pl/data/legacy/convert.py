@@ -19,11 +19,12 @@ from difftalk_pl.data.legacy.audio import KIND, KnownSteps, Rebuilt, rebuild
 from difftalk_pl.data.legacy.files import read_image, read_landmarks, read_pictures, read_windows
 from difftalk_pl.data.legacy.jobs import LegacyJob
 from difftalk_pl.data.legacy.layout import AUDIO, IMAGES, LANDMARKS, Layout, Piece, sides
+from difftalk_pl.data.media.containers import WriteError
 from difftalk_pl.data.media.video import fit_audio, read_audio
 from difftalk_pl.data.overlay import write_overlay
 from difftalk_pl.data.source import REPORT_EVERY, Outcome
 from difftalk_pl.data.speech.features import open_features
-from difftalk_pl.errors import UserError
+from difftalk_pl.errors import UserError, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ def run_legacy_job(job: LegacyJob, report: Report, ready: Callable[[], None] = l
         clip = _finished(job, identity)
         action: Literal["prepared", "skipped"] = "skipped" if clip else "prepared"
         clip = clip or _convert(job, identity, report, ready)
+    except (WriteError, OSError) as error:
+        return _refuse(job, reason_of(error), None)  # the disk's fault; the next run tries again
     except UserError as error:
         return _refuse(job, str(error), {**identity, "reason": str(error)})
     if job.overlay is not None:

@@ -4,8 +4,6 @@ One by one, a window costs seven tensors, copies of each into a batch, and a fil
 """
 
 import math
-import resource
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +19,6 @@ from difftalk_pl.data.latents.cache import LatentFile, Latents
 from difftalk_pl.data.windows.dataset import LANDMARKS_WITHOUT_MOUTH, TRAINING, Draw, Window, Windows
 from difftalk_pl.errors import UserError
 
-KEPT_FREE = 256  # of the files that a process may have open
 POINTS = list(LANDMARKS_WITHOUT_MOUTH)
 Row = tuple[torch.dtype, tuple[int, ...]]  # type and shape of a tensor
 
@@ -38,10 +35,6 @@ class _Files(NamedTuple):
     def of(cls, clip: Clip, latents: Latents, kind: str) -> "_Files":
         landmarks, features = (ArrayFile(Layout.of(array)) for array in (clip.landmarks, clip.features(kind)))
         return cls(clip, latents.reader(clip), landmarks, features)
-
-    def close(self) -> None:
-        for file in self[1:]:
-            file.close()
 
 
 class _Place(NamedTuple):
@@ -63,8 +56,6 @@ class LatentBatches(Dataset):
         assert self.can_read(windows) and windows.latents is not None
         self.windows, self.latents = windows, windows.latents
         self._known: dict[int, _Files] = {}  # where everything lies: a few hundred bytes a clip
-        self._open: OrderedDict[int, None] = OrderedDict()
-        self._most = max((resource.getrlimit(resource.RLIMIT_NOFILE)[0] - KEPT_FREE) // len(_Files._fields), 1)
 
     @staticmethod
     def can_read(windows: Windows) -> bool:
@@ -145,14 +136,10 @@ class LatentBatches(Dataset):
             kind = self.windows.features
             assert kind is not None
             self._known[number] = _Files.of(self.windows.clips[number], self.latents, kind)
-        self._open[number] = None
-        self._open.move_to_end(number)
-        if len(self._open) > self._most:
-            self._known[self._open.popitem(last=False)[0]].close()
         return self._known[number]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_known": {}, "_open": OrderedDict()}
+        return {**self.__dict__, "_known": {}}
 
 
 class PackedBatch(dict):

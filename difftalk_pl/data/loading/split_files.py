@@ -135,6 +135,9 @@ def write_split(out: Path, sides: dict[str, list[Entry]], head: str) -> None:
             raise UserError(f"{path} is there already and was not made by split; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     for side, path in paths.items():
+        odd = [entry.name for entry in sides[side] if entry.name != entry.name.strip() or entry.name.startswith("#")]
+        if odd:
+            raise UserError(f"{path}: clip {odd[0]!r} cannot be listed: its name begins with #, or blanks surround it")
         with replacing(path) as file:
             file.writelines(f"{line}\n" for line in [head, *sorted(entry.name for entry in sides[side])])
 

@@ -23,6 +23,10 @@ class MediaError(UserError):
     """A media file cannot be used; the message names the file and the cause."""
 
 
+class WriteError(MediaError):
+    """A file could not be written, whatever it was made from."""
+
+
 @contextmanager
 def media_errors(path: str | Path, cause: str) -> Iterator[None]:
     """Turn whatever the libraries raise about a file into one line that names it."""
@@ -88,7 +92,7 @@ def end_of(frame: VideoFrame, stream: VideoStream, otherwise: Fraction = Fractio
     return time_of(frame, otherwise) + duration
 
 
-def declared_end(container: InputContainer, stream: VideoStream) -> Fraction | None:
+def declared_end(container: InputContainer, stream: VideoStream | AudioStream) -> Fraction | None:
     """The end of a track as the headers have it, s."""
     if stream.duration is None or stream.time_base is None:
         return None

@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from difftalk_pl.data.media.colour import ToRGB
 from difftalk_pl.data.media.containers import (
     MediaError,
+    WriteError,
     clock_zero,
     declared_end,
     end_of,
@@ -196,7 +197,8 @@ def write_video(
         the number of frames written
 
     Raises:
-        MediaError: there are no frames, or the encoder fails.
+        MediaError: there are no frames.
+        WriteError: the disk or the encoder fails.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -208,7 +210,7 @@ def write_video(
             raise MediaError(f"{target}: no frames to write")
         os.replace(temporary, target)
     except av.FFmpegError as error:
-        raise MediaError(f"{target}: cannot be written: {error.strerror}") from error
+        raise WriteError(f"{target}: cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return count

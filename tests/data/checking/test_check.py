@@ -26,6 +26,7 @@ from difftalk_pl.data.latents.cache import LatentCache
 from difftalk_pl.data.media.video import write_video
 from difftalk_pl.data.prepare import prepare
 from difftalk_pl.errors import UserError
+from difftalk_pl.pretrained import file_hash
 from tests.data.conftest import CODEC, numbered_latents
 
 CACHE = f"{CODEC}-mouth_safe"
@@ -300,7 +301,7 @@ def whole(tmp_path_factory) -> Path:
         shutil.copytree(made.folder, root / "clips" / name)
         edit(root / "clips" / name / "clip.json", name=name)
         numbered_latents(cache, clip := Clip(root, name, made.frames))
-        cache.write_sums(clip, cache.path(name))
+        cache.write_sums(clip, cache.made_from(clip), file_hash(cache.path(name)))
     write_rows(root, [rows["source"]._replace(name=name, identity="Ann") for name in (*CASES, "whole")])
     return root
 
@@ -362,7 +363,9 @@ def test_nothing_else_is_told(told):
     """But that some clips lack what they must have before training, and why two of them are not removed."""
     lines, _ = told
     notes = [one for one in lines if one.startswith("missing") and "clips have none" in one]
-    why = [one for one in lines if one.startswith("foreign") and ("folder_for_video" in one or "mine_in_damaged" in one)]
+    why = [
+        one for one in lines if one.startswith("foreign") and ("folder_for_video" in one or "mine_in_damaged" in one)
+    ]
     assert (len(notes), len(why)) == (3, 2) and len(lines) == 1 + len(CASES) + len(notes) + len(why)
 
 

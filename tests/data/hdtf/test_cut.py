@@ -11,8 +11,11 @@ import pytest
 
 from difftalk_pl.data.faces.framing import face_size
 from difftalk_pl.data.faces.tracking import track_faces
-from difftalk_pl.data.hdtf.clip import recorded
+from difftalk_pl.data.files.claims import Claims
+from difftalk_pl.data.hdtf.clip import CutJob, recorded, run_cut
 from difftalk_pl.data.hdtf.cut import hdtf_cut
+from difftalk_pl.data.hdtf.files import is_whole
+from difftalk_pl.data.hdtf.tables import read_annotations
 from difftalk_pl.data.media.video import probe, read_audio, read_frames
 from difftalk_pl.data.sources.clip_list import read_clip_list
 from difftalk_pl.errors import UserError
@@ -140,6 +143,34 @@ def test_files_of_others_are_left_alone(cut, real_clips, tmp_path):
     (out / "WRA_AnnaLong2_000.mp4").unlink()
     run()
     assert recorded(out / "WRA_AnnaLong2_000.mp4") is not None
+
+
+@pytest.mark.parametrize("left", [0, 2000])
+def test_a_clip_that_was_damaged_is_cut_again(left, cut, tmp_path):
+    run = partial(hdtf_cut, cut / "tables", cut / "videos", tmp_path / "out", size=64, only=["AnnaLong2"])
+    run()
+    path = tmp_path / "out" / "WRA_AnnaLong2_000.mp4"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - left] if left else b"")
+    run()
+    assert is_whole(path) and len(path.read_bytes()) == len(whole)
+
+
+def test_two_files_for_one_video_cost_that_video_alone(cut, real_clips, tmp_path):
+    root = shutil.copytree(cut, tmp_path / "again", ignore=shutil.ignore_patterns("out"))
+    shutil.copy(root / "videos" / "TallMan.mp4", root / "videos" / "TallMan.mkv")
+    run = partial(hdtf_cut, root / "tables", root / "videos", root / "out", size=64)
+    run(only=["AnnaLong2"])
+    with pytest.raises(UserError, match=r"1 clips are not done .WDA_TallMan_000."):
+        run(only=["AnnaLong2", "TallMan"])
+    assert "keep one of them" in rows(root)["WDA_TallMan_000"]["reason"]
+
+
+def test_a_video_that_goes_meanwhile_is_named(cut, tmp_path):
+    clip = read_annotations(cut / "tables")[0].clips[0]
+    job = CutJob(clip, None, tmp_path / "gone.mp4", tmp_path, 64)
+    done = run_cut(Claims(tmp_path / "claims"), job, lambda *_: None)
+    assert done.action == "failed" and "gone.mp4: No such file" in done.row.reason
 
 
 def test_clips_that_came_ready_cut(real_clips, tmp_path):

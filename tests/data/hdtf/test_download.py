@@ -109,6 +109,24 @@ def test_a_damaged_file_of_somebody_stays(fetch, tmp_path):
     assert path.read_bytes() == b"no film"
 
 
+def test_a_full_disk_is_named_and_leaves_room_for_others(fetch, tmp_path, monkeypatch):
+    def full(self, name, info):
+        with open(name, "wb") as file:
+            file.write(bytes(1000))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("yt_dlp.YoutubeDL.dl", full)
+    record = fetch("ok/film.mp4")
+    assert (record.state, record.tries) == ("failed", 1) and record.reason.endswith("videos: No space left on device")
+    assert not (tmp_path / "videos" / ".partial" / "Anna").exists()
+
+
+def test_a_ledger_that_cannot_be_written_stops_nobody(tmp_path, caplog):
+    (tmp_path / "ledger").write_text("no folder")
+    assert Ledger(tmp_path).note(Record("Anna", "failed")).state == "failed"
+    assert "Anna.json: cannot be written" in caplog.text
+
+
 def test_a_dead_server_is_named(fetch, server):
     server.server_close()
     assert fetch("ok/film.mp4").reason.startswith("no connection: ")

@@ -147,7 +147,7 @@ def test_from_local_takes_what_is_whole_and_names_the_rest(films, tables, tmp_pa
     shutil.copy(films / "long.mp4", mine / "clips" / "RD_Ben_001.mp4")  # too long for a clip
     shutil.copy(films / "long.mp4", mine / "holiday.mp4")
     arguments = ["hdtf", "download", "--annotations", str(tables), "--folder", str(folder), "--from-local", str(mine)]
-    assert main(arguments) == 0
+    assert main(arguments) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "1 originals and 1 ready-cut clips taken; 0 were there already, 1 are of no use, 1 are unknown" in said
     assert "holiday.mp4" in said.replace(" ", "") and "thetablessay2s" in said.replace(" ", "")
@@ -155,10 +155,33 @@ def test_from_local_takes_what_is_whole_and_names_the_rest(films, tables, tmp_pa
     assert clip_file(folder, "RD_Ben_000").samefile(mine / "clips" / "RD_Ben_000.mp4")
     record = Ledger(folder).read("Anna")
     assert (record.state, record.file, record.origin) == ("done", "Anna.mp4", str(mine / "RD_Anna.MP4"))
-    assert main(arguments) == 0 and "0 originals and 0 ready-cut clips taken; 2 were there" in capsys.readouterr().err
+    assert main(arguments) == 1 and "0 originals and 0 ready-cut clips taken; 2 were there" in capsys.readouterr().err
     assert main(["hdtf", "status", "--annotations", str(tables), "--folder", str(folder)]) == 0
     (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("all")]
     assert row == ["all", "2", "1", "0", "0", "1", "4", "0.00", "3", "0.00"]
+
+
+def test_a_link_whose_file_is_gone_is_no_file(films, tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "Anna.mp4").symlink_to(tmp_path / "away" / "Anna.mp4")
+    assert video_file(folder, "Anna") is None and names_in(folder) == set()
+    link(films / "long.mp4", folder / "Anna.mp4")
+    assert video_file(folder, "Anna").samefile(films / "long.mp4")
+
+
+def test_two_may_take_the_same_files(films, tables, tmp_path, monkeypatch, capsys):
+    mine, folder = tmp_path / "mine", tmp_path / "videos"
+    mine.mkdir()
+    shutil.copy(films / "short.mp4", mine / "RD_Ben_000.mp4")
+
+    def raced(source, target):
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr("difftalk_pl.data.hdtf.local.link", raced)
+    arguments = ["hdtf", "download", "--annotations", str(tables), "--folder", str(folder), "--from-local", str(mine)]
+    assert main(arguments) == 0 and "1 were there already" in " ".join(capsys.readouterr().err.split())
 
 
 def test_from_local_without_anything_of_hdtf_fails(films, tables, tmp_path, capsys):

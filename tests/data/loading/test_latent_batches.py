@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from difftalk_pl.data.clips import Clip, open_clips
+from difftalk_pl.data.files import array_file
 from difftalk_pl.data.latents.cache import LatentCache
 from difftalk_pl.data.loading import latent_batches
 from difftalk_pl.data.loading.latent_batches import LatentBatches, PackedBatch, to_network_precision
@@ -61,12 +62,12 @@ def test_processes_that_are_not_forked_read_the_same(talkers):
 
 
 def test_few_open_files_are_enough(talkers, monkeypatch):
-    monkeypatch.setattr(latent_batches.resource, "getrlimit", lambda kind: (latent_batches.KEPT_FREE + 4, 0))
+    monkeypatch.setattr(array_file.resource, "getrlimit", lambda kind: (8, 0))
     windows = latent_windows(talkers)
     draws = [0, 200, 389, 1, 201, 0]
     batches = LatentBatches(windows)
     assert_equal([to_network_precision(batches.__getitems__(draws))], [one_by_one(windows, draws)])
-    assert len(batches._open) == 1
+    assert len(array_file._opened) == 4, "and a batch may hold more clips than that"
 
 
 @pytest.fixture

@@ -126,6 +126,10 @@ def test_what_cannot_be_divided(prepared, tmp_path):
         split(prepared, "identity", tmp_path, val=0.5, test=0.5)
     with pytest.raises(UserError, match="expected a prepared dataset"):
         split(tmp_path, "identity", tmp_path)
+    odd = [Piece(name, tmp_path / "v.mp4", 0, 2, name) for name in ("ann", "ben", "#1 talk")]
+    write_clip_list(tmp_path / "odd.csv", odd)
+    with pytest.raises(UserError, match="clip '#1 talk' cannot be listed"):
+        split(tmp_path / "odd.csv", "identity", tmp_path / "odd", val=0.3, test=0.3)
     (tmp_path / "train.txt").write_text("of somebody else\n")
     with pytest.raises(UserError, match=r"train\.txt is there already"):
         split(prepared, "identity", tmp_path, val=0.25, test=0.25)
