@@ -18,7 +18,7 @@ from difftalk_pl.data.loading.loaders import Loading
 from difftalk_pl.data.speech.deepspeech import HIDDEN, DeepSpeech, deepspeech_input
 from difftalk_pl.disk_costs import PIECE, DiskLimits, DiskRate, disk_limits, disk_rates, latents_of, real_dataset
 from difftalk_pl.errors import UserError
-from difftalk_pl.loading_costs import Cost, gap_for, make_dataset, measure
+from difftalk_pl.loading_costs import Cost, gap_for, make_dataset, measure_alone
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def benchmark(
             make_dataset(Path(inside), clips, length)
             for way in ways:
                 log.info("%d clips of %d frames, %s: loading %d batches", clips, length, _title(way), batches)
-                costs.append(measure(Path(inside), gap_for(frames // SHORTER), batches, way))
+                costs.append(measure_alone(Path(inside), gap_for(frames // SHORTER), batches, way))
     Console().print(_table(costs[: len(ways)], costs[len(ways) :], ways, clips))
 
 

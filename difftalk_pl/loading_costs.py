@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -79,6 +81,14 @@ def open_windows(root: Path, min_gap: int, loading: Loading | None = None) -> Wi
 def gap_for(frames: int) -> int:
     """Frames between target and reference: the usual 60, or less where the clips are too short for it."""
     return min(MIN_GAP, max(frames // 2, 1))
+
+
+def measure_alone(root: Path, min_gap: int, batches: int, loading: Loading) -> Cost:
+    """As `measure`, in a process of its own: loaders inherit what their parent has kept of earlier work."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        process.submit(measure, root, min_gap, 1, replace(loading, workers=0)).result()  # imports what is needed
+        return process.submit(measure, root, min_gap, batches, loading).result()
 
 
 def measure(root: Path, min_gap: int, batches: int, loading: Loading) -> Cost:
