@@ -85,10 +85,15 @@ def gap_for(frames: int) -> int:
 
 def measure_alone(root: Path, min_gap: int, batches: int, loading: Loading) -> Cost:
     """As `measure`, in a process of its own: loaders inherit what their parent has kept of earlier work."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as process:
+    context, usual = multiprocessing.get_context("spawn"), multiprocessing.get_start_method()
+    with ProcessPoolExecutor(1, context, initializer=_start_as, initargs=(usual,)) as process:
         process.submit(measure, root, min_gap, 1, replace(loading, workers=0)).result()  # imports what is needed
         return process.submit(measure, root, min_gap, batches, loading).result()
+
+
+def _start_as(method: str) -> None:
+    """A spawned process would spawn its own, and training does not everywhere."""
+    multiprocessing.set_start_method(method, force=True)
 
 
 def measure(root: Path, min_gap: int, batches: int, loading: Loading) -> Cost:
