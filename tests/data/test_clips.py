@@ -86,7 +86,7 @@ def test_latents_of_the_old_clip_go_with_it(root):
     assert [path.exists() for path in cached] == [False, True]
 
 
-@pytest.mark.parametrize("stuck", ["a", aside_name("a")])
+@pytest.mark.parametrize("stuck", ["a", aside_name("a")], ids=["old", "new"])
 def test_a_clip_that_cannot_take_its_place_leaves_what_was_there(stuck, root, monkeypatch):
     write_clip(root, "a", **parts())
     rename = os.rename
