@@ -116,7 +116,7 @@ def _judge(root: Path, rows: dict[str, Quality], jobs: list[SyncJob], judged_by:
         with progress_bar() as bar:
             task = bar.add_task("lip sync", total=len(jobs))
             for event in run_jobs(run_job, jobs, workers):
-                if event.kind not in ("done", "failed", "died"):
+                if not event.is_end:
                     continue
                 name = jobs[event.job].clip.name
                 rows[name] = _entered(rows[name], event, judged_by)
@@ -133,8 +133,7 @@ def _entered(row: Quality, event: Event, judged_by: str) -> Quality:
     if event.kind == "done" and not isinstance(event.value, str):
         offset, confidence = event.value
         return row._replace(sync_offset=offset, sync_confidence=confidence, sync_by=judged_by)
-    told = {"done": event.value, "failed": str(event.value).strip().splitlines()[-1]}
-    log.warning("%s: no lip sync: %s", row.name, told.get(event.kind, f"its process died ({event.value})"))
+    log.warning("%s: no lip sync: %s", row.name, event.trouble or event.value)
     tried = judged_by if event.kind == "done" else ""
     return row._replace(sync_offset=None, sync_confidence=None, sync_by=tried)
 

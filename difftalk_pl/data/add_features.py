@@ -123,11 +123,9 @@ def _unheard(clip: Clip) -> str:
 
 def _enter(event: Event, job: Job, bar: Progress, task) -> dict[str, str]:
     """Advance the bar where a job is done; which clips failed, and why."""
-    if event.kind not in ("done", "failed", "died"):
+    if not event.is_end:
         return {}
     bar.advance(task, len(job.clips))
     if event.kind == "done":
         return event.value
-    died = f"its process died with exit code {event.value}"
-    reason = died if event.kind == "died" else event.value.strip().splitlines()[-1]
-    return {clip.name: reason for clip in job.clips}
+    return {clip.name: event.trouble for clip in job.clips}

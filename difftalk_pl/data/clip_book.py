@@ -6,6 +6,7 @@ from pathlib import Path
 
 from difftalk_pl.data.clips import ClipRow, read_rows, write_rows
 from difftalk_pl.data.files.claims import Claims, TakenOverError
+from difftalk_pl.data.refusals import Refusals
 from difftalk_pl.data.source import Outcome
 from difftalk_pl.errors import UserError
 
@@ -81,6 +82,8 @@ class ClipBook:
         def change(rows: dict[str, ClipRow]) -> None:
             for outcome in self._unwritten:
                 name, known = outcome.row.name, rows.get(outcome.row.name)
+                if outcome.refusal is not None and Refusals(self.root, since=0).known(name) is None:
+                    continue  # another process has made it since
                 edited = known is not None and known.identity not in ("", name)  # whoever edited the column keeps it
                 rows[name] = outcome.row._replace(identity=known.identity) if known and edited else outcome.row
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from difftalk_pl.data.audio import FPS, RATE, FeatureKind
 from difftalk_pl.data.files.arrays import map_array
-from difftalk_pl.data.files.leftovers import aside_name
+from difftalk_pl.data.files.leftovers import OLD, aside_name
 from difftalk_pl.data.files.sums import write_sums
 from difftalk_pl.data.files.whole_files import replacing
 from difftalk_pl.data.media.video import FrameReader, write_video
@@ -173,7 +173,7 @@ def write_clip(
     """
     target = root / "clips" / name
     aside = target.parent / aside_name(name)
-    old = aside.with_suffix(".old.tmp")
+    old = aside.with_suffix(OLD)
     shutil.rmtree(aside, ignore_errors=True)
     (aside / "features").mkdir(parents=True)
     try:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 from rich.markup import escape
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from difftalk_pl.data.audio import FPS
@@ -20,6 +19,7 @@ from difftalk_pl.data.clips import ClipRow, create_dataset
 from difftalk_pl.data.faces.detectors import open_detector
 from difftalk_pl.data.faces.framing import MARGIN
 from difftalk_pl.data.files.claims import Claims, TakenOverError
+from difftalk_pl.data.files.job_bars import JobBars
 from difftalk_pl.data.files.leftovers import remove_half_written, remove_leftovers
 from difftalk_pl.data.files.pool import Event, Report, run_jobs
 from difftalk_pl.data.legacy.convert import run_legacy_job, write_splits
@@ -31,7 +31,7 @@ from difftalk_pl.data.source import Job, Outcome, Settings, run_job
 from difftalk_pl.data.sources.layouts import IdentityRule, NameRule, find_pieces
 from difftalk_pl.data.speech.features import SpeechModels, check_kinds, check_models, record_models, shared_threads
 from difftalk_pl.errors import UserError
-from difftalk_pl.progress import console, progress_bar
+from difftalk_pl.progress import console
 
 log = logging.getLogger(__name__)
 
@@ -150,19 +150,21 @@ def _work(
     A job whose process dies is tried once more, at the end, by whoever comes to it.
     """
     left = list(jobs)
-    with _Screen(len(jobs)) as screen:
+    with JobBars("clips", len(jobs)) as bars:
         while left:
-            free, later = _free(left, claims, screen)
+            free, later = _free(left, claims, bars)
             for event in run_jobs(partial(run_claimed, function, claims, refusals), free, workers):
                 job, outcome = free[event.job], None
-                if event.kind == "died" and refusals.crashed(job.name, _death(event)) < CRASHES:
-                    log.warning("%s: its process died with exit code %s; it is tried again", job.title, event.value)
+                bars.show(event, job.name)
+                if event.kind == "died" and refusals.crashed(job.name, event.trouble) < CRASHES:
+                    log.warning("%s: %s; it is tried again", job.title, event.trouble)
                     later.append(job)
                 elif (outcome := _outcome(event, job)) is not None:
                     book.enter(outcome)
+                    refused = outcome.action if outcome.row.status == "refused" else ""
+                    bars.advance(job.title, refused, outcome.row.reason)
                 elif event.kind == "done":
                     later.append(job)
-                screen.show(event, job, outcome)
             book.write()
             left = later
 
@@ -188,6 +190,12 @@ def run_claimed(
             outcome = function(job._replace(refused=None if crashes else refused or None), report, claim.confirm)
         except TakenOverError:
             return None
+        except Exception:
+            if claim.held():
+                raise
+            return None  # what went wrong may be that another one removed what this one was writing
+        if not claim.held():
+            return None
         if outcome.row.status == "ok":
             refusals.forget(job.name)
         elif outcome.refusal is not None and outcome.refusal != refused:
@@ -195,14 +203,14 @@ def run_claimed(
         return outcome
 
 
-def _free(jobs: Sequence[AnyJob], claims: Claims, screen: "_Screen") -> tuple[list[AnyJob], list[AnyJob]]:
+def _free(jobs: Sequence[AnyJob], claims: Claims, bars: JobBars) -> tuple[list[AnyJob], list[AnyJob]]:
     """The jobs that nobody has in hand, and the others; waits until there is one of the first."""
     pause = POLL[0]
     while True:
         busy = claims.busy()  # one look for both lists: a job that is given back meanwhile must not be in neither
         if free := [job for job in jobs if job.name not in busy]:
             return free, [job for job in jobs if job.name in busy]
-        screen.wait(len(jobs))
+        bars.wait(len(jobs))
         time.sleep(pause)
         pause = min(2 * pause, POLL[1])
 
@@ -214,54 +222,13 @@ def _check_usage(sources: list[Path], from_legacy: Path | None, audio: Path | No
         raise UserError("--audio goes with --from-legacy; videos have their own sound")
 
 
-class _Screen:
-    """One bar for the clips and one for the frames of every clip in work; refusals are printed above as they happen."""
-
-    def __init__(self, clips: int) -> None:
-        self.progress: Progress = progress_bar()
-        self.clips = self.progress.add_task("clips", total=clips)
-        self.bars: dict[int, TaskID] = {}
-
-    def __enter__(self) -> "_Screen":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def wait(self, clips: int) -> None:
-        self.progress.update(self.clips, description=f"clips, {clips} in the hands of others")
-
-    def show(self, event: Event, job: AnyJob, outcome: Outcome | None) -> None:
-        if event.kind == "start":
-            self.bars[event.job] = self.progress.add_task(escape(job.name), total=None)
-        elif event.kind == "progress":
-            done, total = event.value
-            self.progress.update(self.bars[event.job], completed=done, total=total)
-        if event.kind not in ("start", "progress"):
-            self.progress.remove_task(self.bars.pop(event.job))
-        if outcome is not None:
-            self.progress.update(self.clips, advance=1, description="clips")
-            if outcome.row.status == "refused":
-                console.print(f"[yellow]{outcome.action}[/] {escape(job.title)}: {escape(outcome.row.reason)}")
-
-
 def _outcome(event: Event, job: AnyJob) -> Outcome | None:
     """The outcome that an event brings, if it ends a job. Crashes are refusals that the next run tries again."""
     if event.kind == "done":
         return event.value
     if event.kind == "failed":
         log.error("%s: unexpected error\n%s", job.title, event.value)
-        reason = f"unexpected error: {event.value.strip().splitlines()[-1]}"
-    elif event.kind == "died":
-        reason = _death(event)
-    else:
-        return None
-    return _crashed(job, reason)
-
-
-def _death(event: Event) -> str:
-    return f"its process died with exit code {event.value}" + (" (out of memory?)" if event.value == -9 else "")
+    return _crashed(job, event.trouble) if event.is_end else None
 
 
 def _crashed(job: AnyJob, reason: str) -> Outcome:

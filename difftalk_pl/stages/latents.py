@@ -205,6 +205,7 @@ class _Encoder:
             ready()
             if self.cache.made_from(clip) != made_from:
                 raise UserError(f"{clip.folder}: was prepared anew meanwhile; run cache-latents again")
+            self.cache.path(clip.name).unlink(missing_ok=True)  # old latents must not meet new sums
             self.cache.write_sums(clip, made_from, digest)
             aside.rename(self.cache.path(clip.name))
         finally:

@@ -46,14 +46,15 @@ def check(dataset: Path, deep: bool = False, repair: bool = False, workers: int 
     usable = {row.name: Clip(dataset, row.name, row.frames) for row in rows.values() if row.status == "ok"}
     named = [open_cache(path) for path in sorted((dataset / "latents").glob("[!.]*"))]
     caches = tuple(cache for cache in named if cache is not None and cache.is_described())
-    found = _look([Job(clip, size, caches, deep) for name, clip in usable.items() if name not in busy], workers)
+    jobs = {name: Job(clip, size, caches, deep) for name, clip in usable.items() if name not in busy}
+    found = _look(list(jobs.values()), workers)
     faults += found.faults
     faults += misfits(dataset, found.shapes, usable)
     faults += lacking(dataset, found.shapes, caches, usable)
     faults += unsummed(usable.values()) if deep else ()
     if rows:
         faults += folder_faults(dataset, rows, busy)
-    done = repair_faults(dataset, rows, faults) if repair else {}
+    done = repair_faults(dataset, rows, faults, lambda name: _is_broken(jobs[name])) if repair else {}
     if faults:
         Console().print(_table(dataset, faults, done))
     log.info("%s: %d clips looked at%s", dataset, len(usable), "" if deep else ", without --deep")
@@ -63,20 +64,23 @@ def check(dataset: Path, deep: bool = False, repair: bool = False, workers: int 
         raise UserError(f"{dataset}: faults: {len(wrong)}, each with its remedy in the table above{hint}")
 
 
+def _is_broken(job: Job) -> bool:
+    return any(fault.mend == "remake" for fault in check_clip(job, lambda done, total: None).faults)
+
+
 def _look(jobs: list[Job], workers: int) -> Findings:
     found = Findings([], {})
     with progress_bar() as bar:
         task = bar.add_task("clips", total=len(jobs))
         for event in run_jobs(check_clip, jobs, workers):
-            if event.kind not in ("done", "failed", "died"):
+            if not event.is_end:
                 continue
             bar.advance(task)
             if event.kind == "done":
                 found.faults.extend(event.value.faults)
                 found.shapes.update(event.value.shapes)
                 continue
-            clip, last = jobs[event.job].clip, str(event.value).strip().splitlines()[-1]
-            why = f"it cannot be looked at: {f'a process died ({last})' if event.kind == 'died' else last}"
+            clip, why = jobs[event.job].clip, f"it cannot be looked at: {event.trouble}"
             found.faults.append(Fault("damaged", clip.folder, why, "look at it, and prepare the clip again"))
     return found
 

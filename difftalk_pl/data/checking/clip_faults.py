@@ -20,7 +20,7 @@ from difftalk_pl.data.speech.features import known_kinds
 from difftalk_pl.errors import UserError, reason_of
 
 CLIP_FILES = {"video.mp4", "audio.wav", "landmarks.npy", "clip.json", "features", SUMS}
-LEFTOVER = re.compile(r"\..+\.tmp(\.npy|\.jpg)?")
+LEFTOVER = re.compile(r"\..+\.([0-9a-f]{16}|\d+)\.tmp(\.jpg)?|\.\w+\.tmp\.npy")  # files, as writers name them
 ABANDONED = 3600.0  # s without a change after which a half-written file has no writer any more
 CHUNK = 256  # frames of latents in memory at a time
 STRICT = {"err_detect": "explode+crccheck+bitstream+buffer"}  # a decoder conceals damage unless it is told not to
@@ -235,7 +235,7 @@ def other_files(clip: Clip) -> Iterator[Fault]:
 def strangers(folder: Path, known: Callable[[str], bool]) -> Iterator[Fault]:
     """Files of a folder that no format names: leftovers of writers, and files of others."""
     for entry in os.scandir(folder) if folder.is_dir() else ():
-        if LEFTOVER.fullmatch(entry.name):
+        if LEFTOVER.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
             yield leftover(Path(entry.path))
         elif not known(entry.name):
             yield foreign(Path(entry.path))

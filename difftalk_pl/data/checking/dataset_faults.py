@@ -17,7 +17,7 @@ from difftalk_pl.data.checking.clip_faults import (
     strangers,
 )
 from difftalk_pl.data.clips import SUMS, Clip, ClipRow, read_dataset, read_rows
-from difftalk_pl.data.files.claims import Claims, is_running
+from difftalk_pl.data.files.claims import CLAIM, PROBE, Claims, is_running
 from difftalk_pl.data.files.leftovers import ASIDE, aside_name
 from difftalk_pl.data.latents.cache import DESCRIPTION, LatentCache, open_cache
 from difftalk_pl.data.prepare import CLAIMS
@@ -184,7 +184,7 @@ def _clip_fault(path: Path, rows: Mapping[str, ClipRow], busy: Collection[str]) 
 
 def _claim_faults(folder: Path) -> Iterator[Fault]:
     claims = Claims(folder)
-    held = {path.name.rpartition(".")[0] for path in _entries(folder) if not path.name.startswith(".")}
-    for name in sorted(held - claims.busy()):
+    yield from strangers(folder, lambda name: CLAIM.fullmatch(name) is not None or PROBE.fullmatch(name) is not None)
+    for name in claims.dead():
         why = f"the command that worked on {name} is gone"
         yield Fault("dead claim", folder, why, "remove it; the next command takes it over, too", "remove", name)

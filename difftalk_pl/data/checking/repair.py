@@ -20,24 +20,26 @@ log = logging.getLogger(__name__)
 REASON = "its files were damaged and check --repair removed them; run prepare again"
 
 
-def repair_faults(root: Path, rows: Mapping[str, ClipRow], faults: Sequence[Fault]) -> dict[Fault, str]:
+def repair_faults(
+    root: Path, rows: Mapping[str, ClipRow], faults: Sequence[Fault], is_broken: Callable[[str], bool]
+) -> dict[Fault, str]:
     """Mend what can be mended. Says of every fault that is mended what was done.
 
     A clip goes only where its source is there with the content that it was made from. Its row stays, as refused, since
     somebody may have edited its identity.
+
+    Args:
+        is_broken: looks at a clip once more.
     """
     done: dict[Fault, str] = {}
     broken = {fault.clip for fault in faults if fault.mend == "remake"}
     with progress_bar() as bar:
         task = bar.add_task("repairing", total=len(broken))
         removed = set[str]()
-        try:
-            for name in sorted(broken):
-                if _tried(partial(_remove_clip, root, name, rows[name]), f"clip {name}"):
-                    removed.add(name)
-                bar.advance(task)
-        finally:
-            _refuse(root, removed)
+        for name in sorted(broken):
+            if _tried(partial(_remove_clip, root, name, rows[name], is_broken), f"clip {name}"):
+                removed.add(name)
+            bar.advance(task)
     for fault in faults:
         if fault.clip in removed and (fault.mend == "remake" or not fault.file.exists()):
             done[fault] = "removed with its clip; run prepare again"
@@ -49,21 +51,26 @@ def repair_faults(root: Path, rows: Mapping[str, ClipRow], faults: Sequence[Faul
     return done
 
 
-def _remove_clip(root: Path, name: str, row: ClipRow) -> bool:
+def _remove_clip(root: Path, name: str, row: ClipRow, is_broken: Callable[[str], bool]) -> bool:
     """Remove a clip's folder and latents, unless somebody works on it or it could not be made again.
 
     Latents of a clip that is not there stay: when it is made again, they go.
     """
     clip = Clip(root, name, row.frames)
-    claim = Claims(root / CLAIMS).take(name)
+    claims = Claims(root / CLAIMS)
+    claim = claims.take(name)
     if claim is None:
         log.warning("%s: left alone, somebody is working on it", name)
         return False
     with claim:
+        if not is_broken(name):
+            log.info("%s: left alone, somebody has made it again meanwhile", name)
+            return False
         if why := _irreplaceable(clip, row):
             log.warning("%s: left alone, %s", name, why)
             return False
         log.info("%s: removed, prepare makes it again from %s", clip.folder, row.source)
+        _refuse(root, claims, name)
         if clip.folder.exists():
             remove_latents(root, name)
             _remove(clip.folder)
@@ -86,15 +93,14 @@ def _irreplaceable(clip: Clip, row: ClipRow) -> str:
     return "" if file_hash(path) == known else f"its source {path} has changed since"
 
 
-def _refuse(root: Path, names: set[str]) -> None:
-    """Enter into clips.csv that these clips are gone."""
+def _refuse(root: Path, claims: Claims, name: str) -> None:
+    """Enter into clips.csv that a clip is gone."""
 
     def change(rows: dict[str, ClipRow]) -> None:
-        for name in names & set(rows):
+        if name in rows:
             rows[name] = rows[name]._replace(frames=0, status="refused", reason=REASON)
 
-    if names:
-        change_rows(root, Claims(root / CLAIMS), change)
+    change_rows(root, claims, change)
 
 
 def _tried(remove: Callable[[], bool], what: str) -> bool:

@@ -21,6 +21,9 @@ from urllib.parse import unquote
 
 EXPIRE = 120.0  # s without a sign of life
 BEATS = 6  # signs of life in that time
+CLAIM = re.compile(r"[^.].*\.\d+")
+HOLDER = re.compile(r"\S+ \d+\n")
+PROBE = re.compile(r"\.[0-9a-f]{16}")
 
 
 class TakenOverError(Exception):
@@ -86,20 +89,30 @@ class Claims:
         pattern = re.compile(re.escape(_file_of(name)) + r"\.(\d+)")
         return sorted(int(found[1]) for path in self._files() if (found := pattern.fullmatch(path)))
 
+    def dead(self) -> list[str]:
+        """The names that only the dead hold."""
+        return sorted({_name_of(file) for file in self._dead_files()} - self.busy())
+
     def remove_dead(self) -> list[str]:
         """Remove the claims of the dead; says whose work that was."""
-        files = self._files()
-        dead = sorted(set(files) - {path.name for path in self._alive([self.folder / file for file in files])})
+        dead = self._dead_files()
         for file in [*dead, *self._old_probes()]:
             (self.folder / file).unlink(missing_ok=True)
         return sorted({_name_of(file) for file in dead})
+
+    def _dead_files(self) -> list[str]:
+        files = self._files()
+        alive = {path.name for path in self._alive([self.folder / file for file in files])}
+        return [file for file in files if file not in alive and self._is_ours(self.folder / file)]
 
     def path(self, name: str, number: int) -> Path:
         return self.folder / f"{_file_of(name)}.{number}"
 
     def _files(self) -> list[str]:
+        """Claims by their names. What else lies there is nobody's business."""
         try:
-            return [name for name in os.listdir(self.folder) if not name.startswith(".")]
+            with os.scandir(self.folder) as entries:
+                return [entry.name for entry in entries if CLAIM.fullmatch(entry.name) and entry.is_file()]
         except FileNotFoundError:
             return []
 
@@ -108,7 +121,8 @@ class Claims:
         if not self.folder.is_dir():
             return []
         now = self.now()
-        ages = [(path.name, now - path.stat().st_mtime) for path in self.folder.glob(".*")]
+        probes = [path for path in self.folder.glob(".*") if PROBE.fullmatch(path.name)]
+        ages = [(path.name, now - path.stat().st_mtime) for path in probes]
         return [name for name, age in ages if age > self.expire]
 
     def _alive(self, paths: Sequence[Path]) -> list[Path]:
@@ -118,12 +132,20 @@ class Claims:
 
     def _is_alive(self, path: Path, now: float) -> bool:
         try:
-            where, _, process = path.read_text(encoding="utf-8").strip().rpartition(" ")
+            where, _, process = path.read_text(encoding="utf-8", errors="replace").strip().rpartition(" ")
             if where == machine() and process.isdecimal() and not is_running(int(process)):
                 return False
             return now - path.stat().st_mtime < self.expire
         except FileNotFoundError:
             return False
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether a file says what claims say; empty, its writer was killed between creating and writing."""
+        try:
+            content = path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return False
+        return not content or HOLDER.fullmatch(content) is not None
 
     def now(self) -> float:
         """The file system's clock, as those of machines differ; this machine's where nothing can be written."""

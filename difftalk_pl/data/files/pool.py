@@ -28,6 +28,20 @@ class Event(NamedTuple):
     kind: Literal["start", "progress", "done", "failed", "died"]
     value: Any
 
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing more comes of its job."""
+        return self.kind in ("done", "failed", "died")
+
+    @property
+    def trouble(self) -> str:
+        """Why the job has no result, in one line; empty where it has one, or is not at its end."""
+        if self.kind == "failed":
+            return f"unexpected error: {self.value.strip().splitlines()[-1]}"
+        if self.kind == "died":
+            return f"its process died with exit code {self.value}" + (" (out of memory?)" if self.value == -9 else "")
+        return ""
+
 
 class _Worker(NamedTuple):
     process: BaseProcess

@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import TaskID
 from rich.table import Table
 
 from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.files.claims import Claims
+from difftalk_pl.data.files.job_bars import JobBars
 from difftalk_pl.data.files.pool import Event, run_jobs
 from difftalk_pl.data.files.whole_files import replacing
 from difftalk_pl.data.hdtf.clip import Cut, CutJob, CutRow, known_row, run_cut
@@ -23,7 +22,6 @@ from difftalk_pl.data.hdtf.tables import SOURCES, HDTFClip, HDTFVideo, read_anno
 from difftalk_pl.data.sources.clip_list import Piece, write_clip_list
 from difftalk_pl.data.sources.people import person_of
 from difftalk_pl.errors import UsageError, UserError
-from difftalk_pl.progress import console, progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -124,17 +122,21 @@ def _work(jobs: Sequence[CutJob], claims: Claims, workers: int) -> tuple[list[Cu
     """Cut what nobody cuts, then what others leave undone; what was cut, and the names of those that broke down."""
     cuts: list[Cut] = []
     broken, waiting = [], list(jobs)
-    with _Screen(len(jobs)) as screen:
+    with JobBars("clips", len(jobs)) as bars:
         while waiting:
             busy = []
             for event in run_jobs(partial(run_cut, claims), waiting, workers):
                 job = waiting[event.job]
-                screen.show(event, job.clip.name)
-                if event.kind in ("failed", "died") or (event.kind == "done" and event.value.action == "failed"):
-                    broken.append(job.clip.name)
-                elif event.kind == "done" and event.value.row is None:
+                bars.show(event, job.clip.name)
+                if not event.is_end:
+                    continue
+                if event.kind == "done" and event.value.row is None:
                     busy.append(job)
-                elif event.kind == "done":
+                    continue
+                bars.advance(job.clip.name, *_complaint(event))
+                if event.trouble or event.value.action == "failed":
+                    broken.append(job.clip.name)
+                else:
                     cuts.append(event.value)
             if busy:
                 time.sleep(POLL)
@@ -142,44 +144,14 @@ def _work(jobs: Sequence[CutJob], claims: Claims, workers: int) -> tuple[list[Cu
     return cuts, broken
 
 
-class _Screen:
-    """A bar for the clips and one for the frames of each in work; what is refused or breaks down is printed above."""
-
-    def __init__(self, clips: int) -> None:
-        self.progress = progress_bar()
-        self.clips = self.progress.add_task("clips", total=clips)
-        self.bars: dict[int, TaskID] = {}
-
-    def __enter__(self) -> "_Screen":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def show(self, event: Event, name: str) -> None:
-        if event.kind == "start":
-            self.bars[event.job] = self.progress.add_task(escape(name), total=None)
-        elif event.kind == "progress":
-            done, total = event.value
-            self.progress.update(self.bars[event.job], completed=done, total=total)
-        else:
-            self.progress.remove_task(self.bars.pop(event.job))
-            if event.kind != "done" or event.value.row is not None:
-                self.progress.advance(self.clips)
-            if line := _complaint(event):
-                console.print(f"[yellow]{escape(name)}[/]: {escape(line)}", soft_wrap=True)
-
-
-def _complaint(event: Event) -> str:
-    """Why the clip of an event that ended its job is not there."""
-    if event.kind == "done":
-        row = event.value.row
-        return f"{event.value.action}: {row.reason}" if row is not None and row.status == "refused" else ""
-    if event.kind == "died":
-        return f"its process died with exit code {event.value}" + (" (out of memory?)" if event.value == -9 else "")
-    log.error("unexpected error\n%s", event.value)
-    return f"unexpected error: {event.value.strip().splitlines()[-1]}"
+def _complaint(event: Event) -> tuple[str, str]:
+    """What has become of a clip that is not there, and why; both empty where it is."""
+    if event.kind == "failed":
+        log.error("unexpected error\n%s", event.value)
+    if event.trouble:
+        return "failed", event.trouble
+    row = event.value.row
+    return (event.value.action, row.reason) if row.status == "refused" else ("", "")
 
 
 def _chosen(videos: Sequence[HDTFVideo], only: list[str] | str | None) -> set[str]:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import TaskID
 from rich.table import Table
 
+from difftalk_pl.data.files.job_bars import JobBars
 from difftalk_pl.data.files.pool import Event, run_jobs
 from difftalk_pl.data.hdtf.files import CLIPS, names_in
 from difftalk_pl.data.hdtf.ledger import Ledger, Record
 from difftalk_pl.data.hdtf.local import take_local
 from difftalk_pl.data.hdtf.tables import SOURCES, HDTFVideo, read_annotations, untimed
 from difftalk_pl.errors import UsageError, UserError
-from difftalk_pl.progress import console, progress_bar
+from difftalk_pl.progress import progress_bar
 
 if TYPE_CHECKING:
     from difftalk_pl.data.hdtf.fetching import Job, Patience
@@ -116,13 +116,15 @@ def download_all(
         if wanted and not _is_cut(video, ready):
             lines = video.lines if height == "published" else None if height == "best" else height
             waiting.append(Job(video, folder, before, patience, lines, sent))
-    with _Screen(len(waiting)) as screen:
+    with JobBars("videos", len(waiting)) as bars:
         while waiting:
             busy = []
             for event in run_jobs(fetch_video, waiting, min(workers, len(waiting))):
                 job = waiting[event.job]
                 record = _outcome(event, job, ledger)
-                screen.show(event, job.video.name, record)
+                bars.show(event, f"{job.video.name}, MB")
+                if record is not None:
+                    bars.advance(job.video.name, record.state if record.state != "done" else "", record.reason)
                 if event.kind == "done" and record is None:
                     busy.append(job)
             waiting = busy
@@ -134,41 +136,9 @@ def _outcome(event: Event, job: "Job", ledger: Ledger) -> Record | None:
     """What became of a video, if this event ends its job; a crash is its own failure."""
     if event.kind == "failed":
         log.error("%s: unexpected error\n%s", job.video.name, event.value)
-        reason = f"unexpected error: {event.value.strip().splitlines()[-1]}"
-    elif event.kind == "died":
-        reason = f"its process died with exit code {event.value}"
-    else:
-        return event.value if event.kind == "done" else None
-    return ledger.note(Record(job.video.name, "failed", reason, job.before.tries + 1))
-
-
-class _Screen:
-    """A bar for the videos and one for the MB of each in work; what cannot be had is printed above as it happens."""
-
-    def __init__(self, videos: int) -> None:
-        self.progress = progress_bar()
-        self.videos = self.progress.add_task("videos", total=videos)
-        self.bars: dict[int, TaskID] = {}
-
-    def __enter__(self) -> "_Screen":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def show(self, event: Event, name: str, record: Record | None) -> None:
-        if event.kind == "start":
-            self.bars[event.job] = self.progress.add_task(f"{escape(name)}, MB", total=None)
-        elif event.kind == "progress":
-            here, total = event.value
-            self.progress.update(self.bars[event.job], completed=here, total=total or None)
-        else:
-            self.progress.remove_task(self.bars.pop(event.job))
-        if record is not None:
-            self.progress.advance(self.videos)
-            if record.state != "done":
-                console.print(f"[yellow]{record.state}[/] {escape(name)}: {escape(record.reason)}", soft_wrap=True)
+    if event.trouble:
+        return ledger.note(Record(job.video.name, "failed", event.trouble, job.before.tries + 1))
+    return event.value if event.is_end else None
 
 
 def _chosen(videos: Sequence[HDTFVideo], only: list[str] | str | None) -> list[HDTFVideo]:

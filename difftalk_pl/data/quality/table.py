@@ -1,8 +1,6 @@
 """ROOT/quality.csv: what was measured of a dataset's clips, in worker processes, each clip once."""
 
 import csv
-import os
-import secrets
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.files.pool import Event, Report, run_jobs
+from difftalk_pl.data.files.whole_files import replacing
 from difftalk_pl.data.quality.measures import MEASURES, Quality, measure, stamp
 from difftalk_pl.data.quality.pictures import has_pictures, write_pictures
 from difftalk_pl.errors import UserError, reason_of
@@ -50,15 +49,10 @@ def read_quality(root: Path) -> dict[str, Quality]:
 
 def write_quality(root: Path, rows: Iterable[Quality]) -> None:
     """Write quality.csv, sorted by name, in one step."""
-    aside = root / f".{TABLE}.{secrets.token_hex(8)}.tmp"
-    try:
-        with aside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(Quality._fields)
-            writer.writerows([_cell(value) for value in row] for row in sorted(rows, key=lambda row: row.name))
-        os.replace(aside, root / TABLE)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(root / TABLE) as file:
+        writer = csv.writer(file)
+        writer.writerow(Quality._fields)
+        writer.writerows([_cell(value) for value in row] for row in sorted(rows, key=lambda row: row.name))
 
 
 def measure_dataset(root: Path, workers: int = 1) -> dict[str, Quality]:
@@ -119,11 +113,7 @@ def _result(event: Event, clip: Clip) -> Quality | None:
     """The row that an event brings, if it ends a job. One without a stamp is tried again the next time."""
     if event.kind == "done":
         return event.value
-    if event.kind == "failed":
-        return Quality(clip.name, reason=f"unexpected error: {event.value.strip().splitlines()[-1]}")
-    if event.kind == "died":
-        return Quality(clip.name, reason=f"its process died with exit code {event.value}")
-    return None
+    return Quality(clip.name, reason=event.trouble) if event.is_end else None
 
 
 def _one_line(error: Exception) -> str:

@@ -8,18 +8,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.markup import escape
-from rich.progress import TaskID
 from rich.table import Table
 
 from difftalk_pl.data.clips import write_json
-from difftalk_pl.data.files.pool import Event, Report, run_jobs
+from difftalk_pl.data.files.job_bars import JobBars
+from difftalk_pl.data.files.pool import Report, run_jobs
 from difftalk_pl.data.sources.clip_list import Piece, write_clip_list
 from difftalk_pl.data.sources.layouts import LIST_SUFFIX, IdentityRule, NameRule, find_pieces
 from difftalk_pl.data.sources.naming import part_name
 from difftalk_pl.data.sources.shots import THRESHOLDS, DetectorName, Look, Shots, described, find_shots
 from difftalk_pl.errors import UsageError, UserError
-from difftalk_pl.progress import console, progress_bar
+from difftalk_pl.progress import console
 
 log = logging.getLogger(__name__)
 WRITTEN = "list.json"  # in the memory: what the list was when it was written
@@ -103,31 +102,19 @@ def _check_usage(sources: list[Path], out: Path, min_seconds: float, look: Look,
 
 def _find(jobs: Sequence[Job], workers: int, memory: "_Memory", found: dict[Path, Shots]) -> int:
     """Look through videos, add what is found; says how many failed."""
-    failed, bars = 0, dict[int, TaskID]()
-    with progress_bar() as progress:
-        every = progress.add_task("videos", total=len(jobs))
+    failed = 0
+    with JobBars("videos", len(jobs)) as bars:
         for event in run_jobs(find_job, jobs, workers):
             video = jobs[event.job].video
-            if event.kind == "start":
-                bars[event.job] = progress.add_task(escape(video.name), total=None)
-            elif event.kind == "progress":
-                progress.update(bars[event.job], completed=event.value[0], total=event.value[1])
-            else:
-                progress.remove_task(bars.pop(event.job))
-                progress.advance(every)
-                if event.kind == "done" and isinstance(event.value, Shots):
-                    found[video] = event.value
-                    memory.keep(video, event.value)
-                else:
-                    failed += 1
-                    console.print(f"[yellow]left out[/] {escape(str(video))}: {escape(_reason(event))}")
+            bars.show(event, video.name)
+            if event.kind == "done" and isinstance(event.value, Shots):
+                found[video] = event.value
+                memory.keep(video, event.value)
+                bars.advance()
+            elif event.is_end:
+                failed += 1
+                bars.advance(str(video), "left out", event.trouble or event.value)
     return failed
-
-
-def _reason(event: Event) -> str:
-    if event.kind == "failed":
-        return f"unexpected error: {event.value.strip().splitlines()[-1]}"
-    return f"its process died with exit code {event.value}" if event.kind == "died" else event.value
 
 
 def _shots_of(video: Piece, shots: Shots) -> Iterable[tuple[Piece, float]]:

@@ -240,7 +240,7 @@ CASES = {
         "clips/.now.", "leftover", "being written", harmless=True,
     ),
     "old_latents": Case(
-        lambda root, clip: old(write(root / LATENTS / ".whole.0a1b.tmp")),
+        lambda root, clip: old(write(root / LATENTS / ".whole.0a1b2c3d4e5f6a7b.tmp")),
         LATENTS + "/.whole", "leftover", "killed", True,
     ),
     "new_features": Case(
@@ -253,6 +253,18 @@ CASES = {
     ),
     "foreign_file": Case(
         lambda root, clip: write(root / "notes.txt"), "notes.txt", "foreign", "no part of a dataset", harmless=True
+    ),
+    "folder_like_a_leftover": Case(
+        lambda root, clip: old(write(root / ".backup of clips.1.tmp" / "mine").parent),
+        ".backup", "foreign", "no part of a dataset", harmless=True,
+    ),
+    "file_like_a_leftover": Case(
+        lambda root, clip: old(write(clip / ".mine.tmp")),
+        CLIP + "/.mine.tmp", "foreign", "no part of a dataset", harmless=True,
+    ),
+    "notes_among_claims": Case(
+        lambda root, clip: [old(write(root / "claims" / name)) for name in ("notes.txt", "list.7")],
+        "claims/notes.txt", "foreign", "no part of a dataset", harmless=True,
     ),
     "foreign_in_clip": Case(
         lambda root, clip: write(clip / "video.bak"), CLIP + "/video.bak", "foreign", "no part", harmless=True
