@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from rich.progress import Progress
 
 from difftalk_pl.data.audio import STEPS_PER_FRAME
 from difftalk_pl.data.clips import Clip, open_clips
-from difftalk_pl.data.files.claims import Claims
+from difftalk_pl.data.files.claims import Claims, TakenOverError
 from difftalk_pl.data.files.pool import Event, Report, run_jobs
 from difftalk_pl.data.prepare import CLAIMS
 from difftalk_pl.data.speech.features import (
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 BATCH_STEPS = 30_000  # of the clips that a process takes together, padded to the longest: ten minutes of sound
 BATCH_CLIPS = 16
+PATIENCE = 3600.0  # s that another command may have a clip in hand
 
 
 class Job(NamedTuple):
@@ -98,25 +100,39 @@ def groups(clips: Sequence[Clip], kinds: Sequence[str], workers: int) -> list[tu
 
 
 def run_job(job: Job, report: Report) -> dict[str, str]:
-    """Runs in a worker. Which clips cannot have the features, and why; one that cannot does not hold up the others."""
-    failures = {clip.name: reason for clip in job.clips if (reason := _unheard(clip))}
-    able = [clip for clip in job.clips if clip.name not in failures]
-    try:
-        add_missing(able, job.kinds, job.models)
-    except (UserError, OSError) as error:
-        failures |= {clip.name: str(error) for clip in able}
+    """Runs in a worker. Which clips cannot have the features, and why; one that cannot does not hold up the others.
+
+    Nobody may make a clip anew meanwhile, so it is claimed, as `prepare` does.
+    """
+    with ExitStack() as stack:
+        held = [stack.enter_context(Claims(clip.root / CLAIMS).turn(clip.name, PATIENCE)) for clip in job.clips]
+        failures = {clip.name: reason for clip in job.clips if (reason := _unheard(clip))}
+        able = [clip for clip in job.clips if clip.name not in failures]
+
+        def ready() -> None:
+            for claim in held:
+                claim.confirm()
+
+        try:
+            add_missing(able, job.kinds, job.models, ready)
+        except (UserError, OSError) as error:
+            failures |= {clip.name: str(error) for clip in able}
+        except TakenOverError:
+            failures |= {clip.name: "stood still for too long, and another process took over" for clip in able}
     return failures
 
 
 def _unheard(clip: Clip) -> str:
     """Why a clip's sound cannot be used; empty where it can."""
     try:
+        if clip.info()["frames"] != clip.frames:
+            return "it was prepared anew meanwhile; run add-features again"
         if str(clip.info().get("audio", "")).startswith("none"):
             return "its source had no sound, and silence has no speech features"
         clip.audio()
     except UserError as error:
         return str(error)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError) as error:
         return f"{clip.folder / 'clip.json'}: cannot be read ({error}); prepare the clip again"
     return ""
 

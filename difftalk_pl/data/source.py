@@ -93,7 +93,7 @@ def run_job(job: Job, report: Report, ready: Callable[[], None] = lambda: None) 
     if job.refused is not None and _is_same(job.refused, made_from):
         return _refuse(job, job.refused["reason"], job.refused, "still refused")
     try:
-        clip = finished_clip(job, made_from)
+        clip = finished_clip(job, made_from, ready)
         action: Literal["prepared", "skipped"] = "skipped" if clip else "prepared"
         clip = clip or prepare_clip(job, made_from, report, ready)
     except (WriteError, OSError) as error:
@@ -159,13 +159,13 @@ def _write(
     return Clip(job.root, job.name, len(points))
 
 
-def finished_clip(job: Job, made_from: dict[str, Any]) -> Clip | None:
+def finished_clip(job: Job, made_from: dict[str, Any], ready: Callable[[], None] = lambda: None) -> Clip | None:
     """The clip that is there already, if it came from the same file and settings; adds features that it lacks."""
     info = _info(job)
     if not _is_same(info, made_from):
         return None
     clip = Clip(job.root, job.name, info["frames"])
-    add_missing([clip], job.features, job.models)
+    add_missing([clip], job.features, job.models, ready)
     return clip
 
 

@@ -20,7 +20,7 @@ from difftalk_pl.data.speech.features import known_kinds
 from difftalk_pl.errors import UserError, reason_of
 
 CLIP_FILES = {"video.mp4", "audio.wav", "landmarks.npy", "clip.json", "features", SUMS}
-LEFTOVER = re.compile(r"\..+\.([0-9a-f]{16}|\d+)\.tmp(\.jpg)?|\.\w+\.tmp\.npy")  # files, as writers name them
+LEFTOVER = re.compile(r"\..+\.([0-9a-f]{16}|\d+)\.tmp(\.jpg)?")  # files, as writers name them
 ABANDONED = 3600.0  # s without a change after which a half-written file has no writer any more
 CHUNK = 256  # frames of latents in memory at a time
 STRICT = {"err_detect": "explode+crccheck+bitstream+buffer"}  # a decoder conceals damage unless it is told not to

@@ -5,8 +5,9 @@ A dataset holds one file a kind and clip, so one model must make a kind for all 
 
 import json
 import os
+import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import import_module
@@ -170,10 +171,15 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def add_missing(clips: Sequence[Clip], kinds: Sequence[str], models: SpeechModels) -> int:
+def add_missing(
+    clips: Sequence[Clip], kinds: Sequence[str], models: SpeechModels, ready: Callable[[], None] = lambda: None
+) -> int:
     """Compute the kinds that prepared clips lack from their sounds; each file appears whole. Says how many.
 
     A kind that can hears all of them in one pass, so they should be few and of like lengths.
+
+    Args:
+        ready: called before each file gets its name; what it raises stops that.
     """
     number = 0
     for kind in kinds:
@@ -182,15 +188,20 @@ def add_missing(clips: Sequence[Clip], kinds: Sequence[str], models: SpeechModel
         features, sounds = open_features(kind, models), (clip.audio() for clip in missing)
         made = features.batch(list(sounds)) if isinstance(features, Batched) else map(features, sounds)
         for clip, steps in zip(missing, made, strict=True):
-            _save(clip, kind, steps)
+            _save(clip, kind, steps, ready)
         number += len(missing)
     return number
 
 
-def _save(clip: Clip, kind: str, steps: np.ndarray) -> None:
+def _save(clip: Clip, kind: str, steps: np.ndarray, ready: Callable[[], None]) -> None:
     path = clip.features_file(kind)
     path.parent.mkdir(exist_ok=True)
-    aside = path.with_name(f".{path.stem}.tmp.npy")
-    np.save(aside, steps.astype(np.float32))
-    add_sum(clip.folder / SUMS, f"features/{path.name}", aside)  # first: an old sum must not meet a new file
-    aside.replace(path)
+    aside = path.with_name(f".{kind}.{secrets.token_hex(8)}.tmp")
+    try:
+        with aside.open("wb") as file:
+            np.save(file, steps.astype(np.float32))
+        ready()
+        add_sum(clip.folder / SUMS, f"features/{path.name}", aside)  # first: an old sum must not meet a new file
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

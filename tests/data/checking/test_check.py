@@ -244,8 +244,8 @@ CASES = {
         LATENTS + "/.whole", "leftover", "killed", True,
     ),
     "new_features": Case(
-        lambda root, clip: write(clip / "features" / ".mfcc.tmp.npy"),
-        CLIP + "/features/.mfcc.tmp.npy", "leftover", "being written", harmless=True,
+        lambda root, clip: write(clip / "features" / ".mfcc.0a1b2c3d4e5f6a7b.tmp"),
+        CLIP + "/features/.mfcc.0a1b2c3d4e5f6a7b.tmp", "leftover", "being written", harmless=True,
     ),
     "dead_claim": Case(
         lambda root, clip: write(root / "claims" / "someone.0", f"{machine()} {DEAD}\n".encode()),
