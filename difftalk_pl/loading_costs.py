@@ -124,8 +124,11 @@ def measure(root: Path, min_gap: int, batches: int, loading: Loading) -> Cost:
 
 
 def _consume(stream: Iterator, batches: int) -> None:
+    """Ends with the command, should that be killed."""
+    command = multiprocessing.parent_process()
     for _ in islice(stream, batches):
-        pass
+        if command is not None and not command.is_alive():
+            raise SystemExit(1)
 
 
 def _epochs(loader: DataLoader) -> Iterator:

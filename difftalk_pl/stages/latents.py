@@ -180,6 +180,7 @@ class _Encoder:
         try:
             self._write(clip, ready, done)
         except (UserError, OSError, RuntimeError) as error:  # RuntimeError: what torch makes of a loader's exception
+            ready()  # whoever took over has removed what was half written here
             log.warning("%s: no latents: %s", clip.name, reason_of(error))
             return {clip.name: reason_of(error)}
         return {}

@@ -167,6 +167,20 @@ def test_a_killed_writer_leaves_no_clip_and_its_leftovers_go(root):
     assert list((root / "clips").iterdir()) == []
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_clip_whose_successor_did_not_come_is_kept(there, root):
+    """The writer was killed between giving the old clip another name and the new one its own."""
+    write_clip(root, "a", **parts())
+    dead = 2**22 + 1  # no process
+    aside = root / "clips" / f".a.{socket.gethostname().replace('.', '_')}.{dead}.old.tmp"
+    (root / "clips" / "a").rename(aside)
+    if there:
+        write_clip(root, "a", **parts(info={"source": "there"}))
+    assert remove_leftovers(root) == [aside.name]
+    assert [path.name for path in (root / "clips").iterdir()] == ["a"]
+    assert Clip(root, "a", FRAMES).info()["source"] == ("there" if there else "here")
+
+
 def test_leftovers_of_other_machines_stay(root):
     """A process number says nothing about another machine."""
     elsewhere = root / "clips" / f".a.not-{socket.gethostname()}.1.tmp"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from difftalk_pl.data.clip_book import change_rows
+from difftalk_pl.data.clip_book import ClipBook, change_rows
 from difftalk_pl.data.clips import ClipRow, create_dataset, read_rows, write_rows
 from difftalk_pl.data.files.claims import Claim, Claims, TakenOverError
 from difftalk_pl.data.media.containers import WriteError
@@ -56,6 +56,34 @@ def test_a_clip_that_kills_twice_is_left_alone_by_all_who_run(job):
     outcome = run_claimed(worker, claims, mine, job, lambda *_: None)
     assert outcome.row.reason == "killed" and worker.told == [None]
     assert Refusals(job.root, claims.now() + 10).known("ann") is None, "a later command tries again"
+
+
+@pytest.mark.parametrize("ends", ["refused", "raises"])
+def test_who_was_taken_over_has_nothing_to_say(job, ends):
+    """Another process removed what this one, that stood still, was writing; so it failed."""
+    claims = Claims(job.root / "claims")
+
+    def taken_over(job: Job, report, ready) -> Outcome:
+        (held,) = claims.folder.glob("ann.0")
+        held.rename(held.with_name("ann.1"))
+        if ends == "raises":
+            raise FileNotFoundError("its folder is gone")
+        return Outcome(ClipRow(job.name, "", 0, "", "refused", "cannot be written"), "refused", REFUSAL)
+
+    refusals = Refusals(job.root, claims.now())
+    assert run_claimed(taken_over, claims, refusals, job, lambda *_: None) is None
+    assert refusals.known("ann") is None
+
+
+def test_a_refusal_that_another_process_made_up_for_is_not_entered(job):
+    create_dataset(job.root, 64)
+    claims = Claims(job.root / "claims")
+    book, refusals = ClipBook(job.root, claims), Refusals(job.root, claims.now())
+    book.enter(run_claimed(Worker(), claims, refusals, job, lambda *_: None))
+    refusals.forget("ann")
+    write_rows(job.root, [ClipRow("ann", "ann", 9, "", "ok")])
+    book.write()
+    assert read_rows(job.root)["ann"].status == "ok"
 
 
 def test_records_that_cannot_be_read_are_none(job):

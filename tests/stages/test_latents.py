@@ -63,6 +63,8 @@ def test_latents_of_a_clip_that_is_made_anew_meanwhile_are_not_kept(what, datase
         elif not calls:
             (held,) = (cache.folder / "claims").glob("[!.]*.0")
             held.rename(held.with_suffix(".1"))
+            for half_written in cache.folder.glob(".*.tmp"):
+                half_written.unlink()
         calls.append(image)
         return encode(self, image)
 

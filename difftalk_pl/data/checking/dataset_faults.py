@@ -19,6 +19,7 @@ from difftalk_pl.data.checking.clip_faults import (
 from difftalk_pl.data.clips import SUMS, Clip, ClipRow, read_dataset, read_rows
 from difftalk_pl.data.files.claims import CLAIM, PROBE, Claims, is_running
 from difftalk_pl.data.files.leftovers import ASIDE, aside_name
+from difftalk_pl.data.files.sums import read_sums
 from difftalk_pl.data.latents.cache import DESCRIPTION, LatentCache, open_cache
 from difftalk_pl.data.prepare import CLAIMS
 from difftalk_pl.data.quality.table import TABLE, read_quality
@@ -113,7 +114,7 @@ def lacking(root: Path, shapes: Shapes, caches: Collection[LatentCache], clips: 
 
 def unsummed(clips: Collection[Clip]) -> Iterator[Fault]:
     """Clips of older versions."""
-    without = [clip for clip in clips if clip.folder.is_dir() and not (clip.folder / SUMS).exists()]
+    without = [clip for clip in clips if clip.folder.is_dir() and "video.mp4" not in read_sums(clip.folder / SUMS)]
     if without:
         why = f"{len(without)} of {len(clips)} clips have none, so their content cannot be compared"
         remedy = "nothing; clips that are prepared now have it"

@@ -16,6 +16,7 @@ import skimage.data
 from PIL import Image
 
 from difftalk_pl.__main__ import main
+from difftalk_pl.data.checking import check as module
 from difftalk_pl.data.checking.check import check
 from difftalk_pl.data.checking.clip_faults import Job, check_clip
 from difftalk_pl.data.clips import SUMS, Clip, create_dataset, open_clips, read_rows, write_rows
@@ -441,6 +442,22 @@ def test_clips_on_a_disk_that_is_away_stop_everything(whole, tmp_path):
     (root / "clips").symlink_to("/nowhere")
     assert "clips: not there, and clips.csv has 1 clips; mount or restore it" in checked(root, repair=True)[1]
     assert read_rows(root)["source"].status == "ok"
+
+
+def test_a_clip_that_is_made_again_meanwhile_is_left_alone(whole, tmp_path, monkeypatch):
+    """Between the look and the repair."""
+    root = shutil.copytree(whole.parent / "made", tmp_path / "data")
+    cut(root / "clips" / "source" / "audio.wav")
+    looked = module._look
+
+    def then_prepared(jobs, workers):
+        found = looked(jobs, workers)
+        shutil.copy(whole.parent / "made" / "clips" / "source" / "audio.wav", root / "clips" / "source")
+        return found
+
+    monkeypatch.setattr(module, "_look", then_prepared)
+    assert "faults: 1," in checked(root, repair=True)[1]
+    assert read_rows(root)["source"].status == "ok" and checked(root) == ([], "")
 
 
 def test_what_cannot_be_removed_does_not_stop_the_rest(whole, tmp_path, monkeypatch):

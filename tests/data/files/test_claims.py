@@ -105,11 +105,23 @@ def test_claims_of_another_machine_live_by_their_time_alone(tmp_path):
     assert claims.remove_dead() == ["clip"] and not path.exists()
 
 
+def test_what_is_no_claim_is_nobodys_business(tmp_path):
+    (tmp_path / "old.0").mkdir()
+    (tmp_path / "Thumbs.db").write_bytes(b"\xff\xfe")
+    (tmp_path / "list.7").write_bytes(b"\xff\xfe of mine")
+    (tmp_path / "empty.0").touch()
+    for path in tmp_path.iterdir():
+        os.utime(path, (time.time() - 600,) * 2)
+    claims = Claims(tmp_path, 60)
+    assert claims.busy() == set() and claims.dead() == ["empty"] == claims.remove_dead()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Thumbs.db", "list.7", "old.0"]
+
+
 @pytest.mark.parametrize("name", ["folder/list.txt", "100%", "%2F", ".hidden"])
 def test_names_may_hold_any_character(tmp_path, name):
     claims = Claims(tmp_path)
     with claims.take(name):
-        assert claims.busy() == {name} and claims.take(name) is None
+        assert claims.busy() == {name} and claims.take(name) is None and claims.dead() == []
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,6 +12,7 @@ from difftalk_pl.data.add_features import Job, add_features, groups, run_job
 from difftalk_pl.data.audio import MFCC
 from difftalk_pl.data.clips import Clip, open_clips, write_json
 from difftalk_pl.data.datamodule import HDTFDataModule
+from difftalk_pl.data.files.claims import TakenOverError
 from difftalk_pl.data.media.video import write_video
 from difftalk_pl.data.prepare import prepare
 from difftalk_pl.data.speech import features as module
@@ -101,7 +102,7 @@ def test_add_features_goes_on_where_it_was(drawn, graph, capfd):
     assert main(arguments) == 0
     assert paths[0].stat().st_mtime_ns == stamps[0]
     check_clip(open_clips(drawn)[1])
-    assert not list(drawn.rglob(".*.npy"))
+    assert not list(drawn.rglob(".*.tmp"))
 
 
 def test_one_clip_that_cannot_does_not_end_the_others(drawn, graph, capfd):
@@ -111,6 +112,25 @@ def test_one_clip_that_cannot_does_not_end_the_others(drawn, graph, capfd):
         add_features(drawn, "deepspeech", graph)
     assert not (mute.folder / "features" / "deepspeech.npy").exists()
     check_clip(whole)
+
+
+@pytest.mark.parametrize("what", ["frames", "claim"])
+def test_a_clip_that_is_made_anew_meanwhile_gets_nothing(what, drawn, graph, monkeypatch):
+    clip = open_clips(drawn)[0]
+    if what == "frames":
+        info = clip.info()
+        write_json(clip.folder / "clip.json", {**info, "frames": info["frames"] + 1})
+        reason = "prepared anew meanwhile"
+    else:
+        monkeypatch.setattr("difftalk_pl.data.files.claims.Claim.confirm", taken_over)
+        reason = "another process took over"
+    failures = run_job(Job((clip,), ("deepspeech",), SpeechModels(graph)), lambda *_: None)
+    assert list(failures) == [clip.name] and reason in failures[clip.name]
+    assert sorted(path.name for path in (clip.folder / "features").iterdir()) == ["mfcc.npy"]
+
+
+def taken_over(claim) -> None:
+    raise TakenOverError
 
 
 def test_a_spoilt_sound_does_not_end_those_beside_it(drawn, graph, capfd):
