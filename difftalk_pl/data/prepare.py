@@ -159,7 +159,7 @@ def _work(
                 if event.kind == "died" and refusals.crashed(job.name, event.trouble) < CRASHES:
                     log.warning("%s: %s; it is tried again", job.title, event.trouble)
                     later.append(job)
-                elif (outcome := _outcome(event, job)) is not None:
+                elif (outcome := _outcome(event, job, refusals)) is not None:
                     book.enter(outcome)
                     refused = outcome.action if outcome.row.status == "refused" else ""
                     bars.advance(job.title, refused, outcome.row.reason)
@@ -222,12 +222,13 @@ def _check_usage(sources: list[Path], from_legacy: Path | None, audio: Path | No
         raise UserError("--audio goes with --from-legacy; videos have their own sound")
 
 
-def _outcome(event: Event, job: AnyJob) -> Outcome | None:
+def _outcome(event: Event, job: AnyJob, refusals: Refusals) -> Outcome | None:
     """The outcome that an event brings, if it ends a job. Crashes are refusals that the next run tries again."""
     if event.kind == "done":
         return event.value
     if event.kind == "failed":
         log.error("%s: unexpected error\n%s", job.title, event.value)
+        refusals.write(job.name, {"reason": event.trouble, "crashes": CRASHES})
     return _crashed(job, event.trouble) if event.is_end else None
 
 
