@@ -25,22 +25,28 @@ from typing import Any
 
 PACKAGE, FPS = "difftalk_pl", 25
 STAGES = {  # functions by their place, as one checkout or another has them
-    "hash": ("data.source:sha256",),
+    "hash": ("data.source:sha256", "data.source:file_hash"),
     "sound": ("data.source:read_audio", "data.source:probe"),
-    "decode": ("data.video:timeline",),
+    "decode": ("data.video:timeline", "data.media.video:timeline"),
     "convert, cut, resize": (
         *("data.colour:ToRGB.__call__", "data.colour:ToLuma.__call__"),
-        *("data.source:cut_frame", "data.squares:CutSquare.__call__"),
+        *("data.media.colour:ToRGB.__call__", "data.media.colour:ToLuma.__call__"),
+        *("data.source:cut_frame", "data.squares:CutSquare.__call__", "data.faces.squares:CutSquare.__call__"),
     ),
-    "detect": ("data.faces:FaceTracker._detect",),
-    "landmarks": ("data.faces:landmarks_in", "data.dlib_faces:landmarks_in"),
+    "detect": ("data.faces:FaceTracker._detect", "data.faces.tracking:FaceTracker._detect"),
+    "landmarks": ("data.faces:landmarks_in", "data.dlib_faces:landmarks_in", "data.faces.dlib_faces:landmarks_in"),
     "track": ("data.source:track_faces",),
     "smooth, crop": ("data.source:fill_gaps", "data.source:smooth", "data.source:crop_square"),
-    "encode": ("data.video:encode",),
+    "encode": ("data.video:encode", "data.media.video:encode"),
     "features": ("data.audio:MFCC.__call__",),
+    "sums": ("data.clips:write_sums",),
     "write": ("data.source:write_clip",),
 }
-MODELS = tuple(f"data.{room}:{name}" for room in ("faces", "dlib_faces") for name in ("_detector", "_predictor"))
+MODELS = tuple(
+    f"data.{room}:{name}"
+    for room in ("faces", "dlib_faces", "faces.dlib_faces")
+    for name in ("_detector", "_predictor")
+)
 COLUMNS = (*STAGES, "other", "threads, pass 1", "threads, pass 2")
 
 
@@ -116,8 +122,7 @@ def _job(source: Any, video: Path, root: Path, arguments: argparse.Namespace) ->
     (root / "clips").mkdir()
     settings, kinds = source.Settings(size=arguments.size), tuple(arguments.features)
     if "piece" in source.Job._fields:
-        pieces = importlib.import_module(f"{PACKAGE}.data.clip_list")
-        return source.Job(pieces.Piece(video.stem, video), root, settings, kinds)
+        return source.Job(source.Piece(video.stem, video), root, settings, kinds)
     return source.Job(video, root, video.stem, settings, kinds)
 
 
