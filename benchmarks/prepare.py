@@ -42,7 +42,8 @@ STAGES = {  # functions by their place, as one checkout or another has them
     "sums": ("data.clips:write_sums",),
     "write": ("data.source:write_clip",),
 }
-MODELS = tuple(
+ROOMS = ("faces", "dlib_faces", "faces.dlib_faces")
+MODELS = tuple(f"data.{room}:{name}" for room in ROOMS for name in ("_detector", "_predictor"))
     f"data.{room}:{name}"
     for room in ("faces", "dlib_faces", "faces.dlib_faces")
     for name in ("_detector", "_predictor")
