@@ -44,10 +44,6 @@ STAGES = {  # functions by their place, as one checkout or another has them
 }
 ROOMS = ("faces", "dlib_faces", "faces.dlib_faces")
 MODELS = tuple(f"data.{room}:{name}" for room in ROOMS for name in ("_detector", "_predictor"))
-    f"data.{room}:{name}"
-    for room in ("faces", "dlib_faces", "faces.dlib_faces")
-    for name in ("_detector", "_predictor")
-)
 COLUMNS = (*STAGES, "other", "threads, pass 1", "threads, pass 2")
 
 
