@@ -36,7 +36,9 @@ def test_equals_the_published_network(net, expected, record_difference):
     for name, ours in (("lip", net.embed_lips(video)), ("audio", net.embed_audio(expected["mfcc"]))):
         published = expected[f"{name}_embedding"]
         assert ours.shape == published.shape == (2, 1024)
-        record_difference(f"SyncNet, {name} embedding", (ours - published).abs().max(), 5e-5)
+        # Embeddings reach 68, so that kinds of processors differ by 2e-4; in 64 bits it is 8e-5.
+        difference = (ours - published).abs().max() / published.abs().max()
+        record_difference(f"SyncNet, {name} embedding, of the largest", difference, 5e-5)
 
 
 def test_has_the_published_size(net, count_parameters):

@@ -95,7 +95,7 @@ def test_a_few_stretches_can_be_learnt_by_heart(prepared):
     module = SyncNetTraining(SyncNetConfig(64, 0.1, 16, True))
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
     found = []
-    for _ in range(100):
+    for _ in range(200):
         logits = choices(*module.embed(batch), heard(batch, 2 * SHIFT), module.log_scale.exp())
         loss = F.cross_entropy(logits, torch.full(logits.shape[:1], SHIFT))
         optimizer.zero_grad()
