@@ -96,6 +96,8 @@ def run_job(job: Job, report: Report, ready: Callable[[], None] = lambda: None) 
         clip = finished_clip(job, made_from, ready)
         action: Literal["prepared", "skipped"] = "skipped" if clip else "prepared"
         clip = clip or prepare_clip(job, made_from, report, ready)
+    except ConnectionError:  # nobody listens to the reports any more
+        raise
     except (WriteError, OSError) as error:
         return _refuse(job, reason_of(error), None)  # the disk's fault; the next run tries again
     except UserError as error:

@@ -110,6 +110,21 @@ def test_a_full_disk_is_nothing_that_is_held_against_a_clip(tmp_path, monkeypatc
     assert run_job(job, lambda *_: None).action == "prepared"
 
 
+def test_a_worker_whose_command_was_killed_writes_nothing_down(tmp_path):
+    video = tmp_path / "ann.mp4"
+    talk(video, 4.0)
+    (tmp_path / "root").mkdir()
+    job = Job(Piece("ann", video), tmp_path / "root", Settings(size=64), ())
+
+    def nobody(done: int, total: int) -> None:
+        raise BrokenPipeError
+
+    claims = Claims(job.root / "claims")
+    with pytest.raises(BrokenPipeError):
+        run_claimed(run_job, claims, Refusals(job.root, claims.now()), job, nobody)
+    assert [path.name for path in job.root.rglob("*")] == ["claims"]
+
+
 def test_rows_of_who_was_stopped_do_not_replace_those_of_others(tmp_path, monkeypatch):
     """Taken over between reading and writing, it reads again."""
     create_dataset(tmp_path, 64)

@@ -57,7 +57,10 @@ class Claims:
             path.unlink(missing_ok=True)
             raise
         claim = Claim(self, name, path, after_dead=bool(numbers))
-        if not claim.held():  # somebody took over from a claim that was given back in between
+        # A claim that is given back between the look and the creation makes two numbers free: who has the higher one
+        # sees the lower one, or the other way round.
+        below = [number for number in self.numbers(name) if self.path(name, number) != path]
+        if not claim.held() or self._alive([self.path(name, number) for number in below]):
             claim.release()
             return None
         for number in numbers:

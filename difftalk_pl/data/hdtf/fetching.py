@@ -96,6 +96,8 @@ def fetch_video(job: Job, report: Report) -> Record | None:
             record = _found(job) or _fetch(job, ledger, claim, report)
         except UserError as error:  # of a file that somebody put there
             record = Record(name, "failed", str(error), job.before.tries)
+        except ConnectionError:  # nobody listens to the reports any more
+            raise
         except OSError as error:
             record = _refused_by_disk(job, error)
         if record is None or not claim.held():

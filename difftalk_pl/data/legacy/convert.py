@@ -50,6 +50,8 @@ def run_legacy_job(job: LegacyJob, report: Report, ready: Callable[[], None] = l
         clip = _finished(job, identity)
         action: Literal["prepared", "skipped"] = "skipped" if clip else "prepared"
         clip = clip or _convert(job, identity, report, ready)
+    except ConnectionError:  # nobody listens to the reports any more
+        raise
     except (WriteError, OSError) as error:
         return _refuse(job, reason_of(error), None)  # the disk's fault; the next run tries again
     except UserError as error:

@@ -105,6 +105,24 @@ def test_claims_of_another_machine_live_by_their_time_alone(tmp_path):
     assert claims.remove_dead() == ["clip"] and not path.exists()
 
 
+def test_a_claim_that_changes_hands_while_another_looks_has_one_holder(tmp_path, monkeypatch):
+    """Given back and taken anew between the other's look and its own claim, which would then have a higher number."""
+    slow, fast = Claims(tmp_path), Claims(tmp_path)
+    taken = [fast.take("clip")]
+    look = slow._alive
+
+    def meanwhile(paths):
+        if len(taken) == 1:
+            taken[0].release()
+            taken.append(fast.take("clip"))
+            return []
+        return look(paths)
+
+    monkeypatch.setattr(slow, "_alive", meanwhile)
+    assert slow.take("clip") is None
+    assert taken[1].held() and [path.name for path in tmp_path.iterdir()] == ["clip.0"]
+
+
 def test_what_is_no_claim_is_nobodys_business(tmp_path):
     (tmp_path / "old.0").mkdir()
     (tmp_path / "Thumbs.db").write_bytes(b"\xff\xfe")
