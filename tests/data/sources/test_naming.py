@@ -44,7 +44,7 @@ def test_voxceleb_and_mead_are_known_from_whatever_folder_is_given():
 
 def test_a_folder_of_numbered_videos_is_no_person_because_it_lies_in_main():
     """Only folders that were found by searching are taken for a source video of LRS."""
-    assert identity_of(Path("/work/main/videos/001.mp4"), Path("/work/main/videos"), "001") == "001"
+    assert identity_of(Path("/srv/main/videos/001.mp4"), Path("/srv/main/videos"), "001") == "001"
 
 
 def test_transcripts_tell_lrs_folders(tmp_path):
