@@ -16,19 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
-from difftalk_pl.data.animation.paste import border_difference, match_colour
+from difftalk_pl.animate.paste import border_difference, match_colour
 from difftalk_pl.data.audio import RATE
-from difftalk_pl.data.media.sound import read_audio
-from difftalk_pl.data.media.video import probe
-from difftalk_pl.data.media.wav import write_wav
+from difftalk_pl.media.sound import read_audio
+from difftalk_pl.media.video import probe
+from difftalk_pl.media.wav import write_wav
 
 STAGES = ("read", "faces", "cut", "features", "load", "encode", "denoise", "decode", "blend", "mark", "write")
 
 
 def child(arguments: argparse.Namespace) -> None:
     """Make one video, and print what it took as JSON."""
-    from difftalk_pl.pipeline import TalkingHeadPipeline
-    from difftalk_pl.stages.presets import choose_sampler
+    from difftalk_pl.animate.pipeline import TalkingHeadPipeline
+    from difftalk_pl.generation.presets import choose_sampler
 
     pipeline = TalkingHeadPipeline.from_pretrained(arguments.weights, device=arguments.device)
     sampler = choose_sampler("fast", steps=arguments.steps)

@@ -26,7 +26,7 @@ from difftalk_pl.__main__ import main as difftalk
 from difftalk_pl.models.autoencoder import Autoencoder
 from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.denoiser import DenoiserConfig, build_denoiser, predict_noise
-from difftalk_pl.stages.weights import read_weights
+from difftalk_pl.training.weights import read_weights
 from tests.models.conftest import oracle_tensor
 from tests.published import DENOISER, FIRST_STAGE, averages, first_stage_shapes, golden_state, schedule_buffers
 

@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from difftalk_pl.callbacks.judging import Judging
 from difftalk_pl.data.clips import open_clips
+from difftalk_pl.data.dataset import GENERATION, Windows
 from difftalk_pl.data.masks import MaskPolicy
-from difftalk_pl.data.windows.dataset import GENERATION, Windows
-from difftalk_pl.data.windows.references import ReferenceRule
-from difftalk_pl.stages.generation import Generator, SamplerConfig
-from difftalk_pl.stages.judge import GROUND_TRUTH, Judge, Measuring
-from difftalk_pl.stages.latents import LatentCodec
-from difftalk_pl.stages.steadiness import Steadiness
-from difftalk_pl.stages.weights import Weights
+from difftalk_pl.data.references import ReferenceRule
+from difftalk_pl.evaluation.judge import GROUND_TRUTH, Judge, Measuring
+from difftalk_pl.evaluation.judging import Judging
+from difftalk_pl.generation.consistency import Steadiness
+from difftalk_pl.generation.sampler import Generator, SamplerConfig
+from difftalk_pl.training.codec import LatentCodec
+from difftalk_pl.training.weights import Weights
 
 SHOWN = ("mouth_psnr", "sync_confidence", "sync_distance", "opening_correlation", "lmd", "jitter_landmarks",
          "jitter_pixels", "silent_motion")  # fmt: skip

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from difftalk_pl.data.animation.watermark import Reading, Watermark, read_mark
-from difftalk_pl.data.media.video import read_frames, write_video
+from difftalk_pl.animate.watermark import Reading, Watermark, read_mark
+from difftalk_pl.media.video import read_frames, write_video
 
 MODEL = "a5c31f"
 COLUMNS = (

@@ -20,37 +20,35 @@ OURS = {
     "hdtf status": ("difftalk_pl.data.hdtf.download", "say which of HDTF's videos are here, gone or still to come"),
     "hdtf download": ("difftalk_pl.data.hdtf.download", "download HDTF's videos, or take those that are here"),
     "hdtf cut": ("difftalk_pl.data.hdtf.cut", "cut HDTF's videos to its clips, as the published tables say"),
-    "scenes": ("difftalk_pl.data.sources.scenes", "find the shots of videos and list them as clips for prepare"),
     "prepare": ("difftalk_pl.data.prepare", "turn videos of people speaking into a prepared dataset"),
-    "report": ("difftalk_pl.report", "measure the clips of a prepared dataset and show them on a page"),
-    "check": ("difftalk_pl.data.checking.check", "find damaged, mismatched and foreign files in a prepared dataset"),
-    "identities": ("difftalk_pl.data.checking.identities", "compare who the clips are said to show with their faces"),
-    "split": ("difftalk_pl.data.loading.split_files", "divide clips into train, val and test, as files to publish"),
+    "report": ("difftalk_pl.data.report", "measure the clips of a prepared dataset and show them on a page"),
+    "split": ("difftalk_pl.data.split_files", "divide clips into train, val and test, as files to publish"),
     "add-features": ("difftalk_pl.data.add_features", "compute another kind of speech features for a prepared dataset"),
-    "cache-latents": ("difftalk_pl.stages.latents", "encode a dataset once with a trained autoencoder"),
-    "animate": ("difftalk_pl.animate", "make a talking video from any video of a person and any speech"),
-    "watermark": ("difftalk_pl.watermark", "say whether videos carry the invisible mark of generated ones"),
-    "export": ("difftalk_pl.stages.weights", "turn a checkpoint into a folder of config.json and model.safetensors"),
-    "import-checkpoint": ("difftalk_pl.stages.importing", "turn a published checkpoint, or one of ours, into a folder"),
+    "cache-latents": ("difftalk_pl.training.codec", "encode a dataset once with a trained autoencoder"),
+    "animate": ("difftalk_pl.animate.command", "make a talking video from any video of a person and any speech"),
+    "watermark": (
+        "difftalk_pl.animate.watermark_command",
+        "say whether videos carry the invisible mark of generated ones",
+    ),
+    "export": ("difftalk_pl.training.weights", "turn a checkpoint into a folder of config.json and model.safetensors"),
+    "import-checkpoint": (
+        "difftalk_pl.training.importing",
+        "turn a published checkpoint, or one of ours, into a folder",
+    ),
     "fetch-weights": (
-        "difftalk_pl.pretrained",
+        "difftalk_pl.models.pretrained",
         "download networks that measure: alex, vgg, squeeze of LPIPS, and syncnet",
     ),
-    "curves": ("difftalk_pl.curves", "draw the logged metrics of runs as one picture"),
-    "score": ("difftalk_pl.score", "score anybody's videos against true ones, as test scores a model"),
-    "table": ("difftalk_pl.table", "print the results of runs as one table: markdown, LaTeX or csv"),
-    "benchmark": ("difftalk_pl.benchmark", "measure data loading: start-up, memory and windows a second"),
+    "score": ("difftalk_pl.evaluation.score", "score anybody's videos against true ones, as test scores a model"),
+    "table": ("difftalk_pl.evaluation.table", "print the results of runs as one table: markdown, LaTeX or csv"),
 }
 EXAMPLES = {
     "synthesize": "synthesize --out data/synthetic --clips 24 --seconds 12 --size 64",
     "hdtf status": "hdtf status --annotations HDTF_dataset --folder data/hdtf_videos",
     "hdtf download": "hdtf download --annotations HDTF_dataset --folder data/hdtf_videos",
     "hdtf cut": "hdtf cut --annotations HDTF_dataset --folder data/hdtf_videos --out data/hdtf_clips --workers 4",
-    "scenes": "scenes videos/ --out data/shots.csv",
     "prepare": "prepare videos/ person.mp4 --out data/people --size 256 --workers 4",
     "report": "report data/people",
-    "check": "check data/people",
-    "identities": "identities data/people",
     "split": "split data/people --rule identity --out data/people/splits",
     "add-features": "add-features --data data/people --features deepspeech --deepspeech models/output_graph.pb",
     "cache-latents": "cache-latents --data data/people --autoencoder runs/vq/checkpoints/last.ckpt",
@@ -59,10 +57,8 @@ EXAMPLES = {
     "export": "export --checkpoint runs/talk/checkpoints/last.ckpt --out models/talk",
     "import-checkpoint": "import-checkpoint model.ckpt --out models/vq_f4",
     "fetch-weights": "fetch-weights alex vgg",
-    "curves": 'curves runs/one runs/two --only "val/*" --out curves.png',
     "score": "score wav2lip/ --reference true/ --method Wav2Lip --out wav2lip.json",
     "table": "table runs/one runs/two wav2lip.json --format latex --paper table3",
-    "benchmark": "benchmark --clips 500 --frames 3000",
 }
 POSITIONAL = {  # arguments that are given without their names; a list takes one or more
     "dataset": "the folder of a prepared dataset",
@@ -74,7 +70,7 @@ POSITIONAL = {  # arguments that are given without their names; a list takes one
     "file": "a checkpoint, or a folder made by export",
 }
 SEVERAL = {"reference": "as many true videos, or folders of videos"}  # options that take one or more values
-INSTEAD = {"sources": "from_legacy"}  # options that may stand in the place of a positional argument
+INSTEAD: dict[str, str] = {}  # options that may stand in the place of a positional argument
 HELP = """usage: python -m difftalk_pl COMMAND [options]
 
 commands:

@@ -26,12 +26,6 @@ def real_clips() -> Path:
 
 
 @pytest.fixture(scope="session")
-def legacy_layout() -> Path:
-    """A video in the data layout of the released code, not part of the project."""
-    return _there(SHARED / "legacy_layout")
-
-
-@pytest.fixture(scope="session")
 def oracles() -> Path:
     """Numbers of the published networks, not part of the project."""
     return _there(SHARED / "oracles")
@@ -54,7 +48,7 @@ def runner(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> R
 @pytest.fixture(scope="session")
 def codec(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
     """The checkpoint of a stage 1 run of a few steps, and latents made with it."""
-    from difftalk_pl.stages.latents import cache_latents
+    from difftalk_pl.training.codec import cache_latents
 
     small = Runner(tmp_path_factory.mktemp("codec"), prepared)
     small("fit", "autoencoder", "codec")

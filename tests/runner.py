@@ -13,7 +13,7 @@ from difftalk_pl.cli import build_cli
 SMALL: dict[str, Any] = {
     "autoencoder": {
         "model": {
-            "class_path": "difftalk_pl.stages.autoencoder.AutoencoderPretraining",
+            "class_path": "difftalk_pl.training.autoencoder.AutoencoderPretraining",
             "init_args": {
                 "autoencoder": {
                     "block_out_channels": [8, 8, 16],
@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     },
     "diffusion": {
         "model": {
-            "class_path": "difftalk_pl.stages.diffusion.DiffusionTraining",
+            "class_path": "difftalk_pl.training.diffusion.DiffusionTraining",
             "init_args": {
                 "difftalk": {
                     "denoiser": {
@@ -50,7 +50,7 @@ SMALL: dict[str, Any] = {
     },
     "syncnet": {
         "model": {
-            "class_path": "difftalk_pl.stages.syncnet.SyncNetTraining",
+            "class_path": "difftalk_pl.training.syncnet.SyncNetTraining",
             "init_args": {
                 "syncnet": {"side": 64, "width": 0.05, "embedding": 16, "normalise": True},
                 "optimisation": {"learning_rate": 1e-3},

@@ -2,7 +2,7 @@
 
 import json
 
-from difftalk_pl.table import table
+from difftalk_pl.evaluation.table import table
 
 
 def method(failed=None, clips=("a", "b"), **overall):

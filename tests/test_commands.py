@@ -89,7 +89,7 @@ def test_a_flag_stands_alone_or_takes_its_value():
 
 def test_options_of_animate_are_spelt_as_its_documents_spell_them():
     from difftalk_pl.__main__ import _parse
-    from difftalk_pl.animate import animate
+    from difftalk_pl.animate.command import animate
 
     line = "--checkpoint x --video v --audio a --out o --sampler unipc --steps 7 --fps source --face 2 --no-watermark"
     given = _parse("animate", animate, [*line.split(), "--steadiness.filter", "0.3", "--paste.feather=0.1"])

@@ -6,16 +6,16 @@ import shutil
 import numpy as np
 import pytest
 
-from difftalk_pl import pipeline as module
-from difftalk_pl.animate import animate
+from difftalk_pl.animate.command import animate
+from difftalk_pl.animate.command import pipeline as module
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.media.video import read_audio, read_frames, write_video
-from difftalk_pl.data.media.wav import write_wav
-from difftalk_pl.data.speech.features import SpeechModels, add_missing, check_models, open_features, record_models
+from difftalk_pl.data.features.kinds import SpeechModels, add_missing, check_models, open_features, record_models
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
-from difftalk_pl.stages.contract import DataContract
-from difftalk_pl.stages.weights import export, read_weights
+from difftalk_pl.media.video import read_audio, read_frames, write_video
+from difftalk_pl.media.wav import write_wav
+from difftalk_pl.training.contract import DataContract
+from difftalk_pl.training.weights import export, read_weights
 from tests.frozen import write_deepspeech
 from tests.runner import Runner
 

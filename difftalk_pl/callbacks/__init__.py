@@ -1,1 +1,1 @@
-"""Evaluation and media logging, kept out of the LightningModules."""
+"""Callbacks of the Trainer: evaluation, media, loggers, checkpoints."""

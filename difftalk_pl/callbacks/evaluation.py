@@ -9,18 +9,18 @@ from typing import Any
 import lightning as L
 import torch
 
-from difftalk_pl.callbacks.judging import Judging, Verdict
 from difftalk_pl.callbacks.media import EvaluationMedia
 from difftalk_pl.callbacks.protocol import results, seen_in_training
 from difftalk_pl.callbacks.publishing import log_clip_table, log_numbers, log_step
 from difftalk_pl.callbacks.results import summarise, write_results
 from difftalk_pl.data.audio import FPS
-from difftalk_pl.data.windows.dataset import Windows
-from difftalk_pl.data.windows.lip_crops import SyncCrop
+from difftalk_pl.data.dataset import Windows
+from difftalk_pl.data.lip_crops import SyncCrop
 from difftalk_pl.errors import UserError
+from difftalk_pl.evaluation.judge import Judge, Measuring
+from difftalk_pl.evaluation.judging import Judging, Verdict
 from difftalk_pl.models.perceptual import Network
 from difftalk_pl.progress import progress_bar
-from difftalk_pl.stages.judge import Judge, Measuring
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ import lightning as L
 import numpy as np
 
 from difftalk_pl import __version__
-from difftalk_pl.data.animation.watermark import Watermark
+from difftalk_pl.animate.watermark import Watermark
 from difftalk_pl.data.audio import RATE
-from difftalk_pl.data.media.tags import TAG
-from difftalk_pl.data.media.video import write_video
-from difftalk_pl.data.windows.dataset import Windows
+from difftalk_pl.data.dataset import Windows
 from difftalk_pl.errors import UserError
+from difftalk_pl.generation.drawing import draw
+from difftalk_pl.media.tags import TAG
+from difftalk_pl.media.video import write_video
 from difftalk_pl.progress import progress_bar
-from difftalk_pl.stages.drawing import draw
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import lightning as L
 
-from difftalk_pl.callbacks.judging import Verdict
 from difftalk_pl.callbacks.results import FORMAT, protocol_hash, software
 from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import versions
+from difftalk_pl.evaluation.judging import Verdict
 from difftalk_pl.revision import revision
-from difftalk_pl.stages.weights import plain
+from difftalk_pl.training.weights import plain
 
 
 def results(

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difftalk_pl.metrics.bootstrap import interval
+from difftalk_pl.evaluation.bootstrap import interval
 
 if TYPE_CHECKING:
-    from difftalk_pl.stages.judge import ClipScore
+    from difftalk_pl.evaluation.judge import ClipScore
 
 FORMAT = 2
 HASH_DIGITS = 12

@@ -11,10 +11,7 @@ from rich.progress import Progress
 
 from difftalk_pl.data.audio import STEPS_PER_FRAME
 from difftalk_pl.data.clips import Clip, open_clips
-from difftalk_pl.data.files.claims import Claims, TakenOverError
-from difftalk_pl.data.files.pool import Event, Report, run_jobs
-from difftalk_pl.data.prepare import CLAIMS
-from difftalk_pl.data.speech.features import (
+from difftalk_pl.data.features.kinds import (
     BATCHED,
     SpeechModels,
     add_missing,
@@ -24,6 +21,9 @@ from difftalk_pl.data.speech.features import (
     record_models,
     shared_threads,
 )
+from difftalk_pl.data.files.claims import Claims, TakenOverError
+from difftalk_pl.data.files.pool import Event, Report, run_jobs
+from difftalk_pl.data.prepare import CLAIMS
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
 

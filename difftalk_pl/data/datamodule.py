@@ -8,17 +8,10 @@ from typing import Any, Literal
 import lightning as L
 from torch.utils.data import DataLoader
 
-from difftalk_pl.data.animation.following import face_in
+from difftalk_pl.animate.following import face_in
 from difftalk_pl.data.audio import AROUND
 from difftalk_pl.data.clips import Clip, open_clips, read_dataset
-from difftalk_pl.data.latents.cache import LatentCache, Latents
-from difftalk_pl.data.loading.latent_batches import to_network_precision
-from difftalk_pl.data.loading.loaders import Loading, make_loader, open_latents, training_order
-from difftalk_pl.data.loading.splits import Split
-from difftalk_pl.data.masks import MaskName, MaskPolicy
-from difftalk_pl.data.quality.keep import Keep, keep_good
-from difftalk_pl.data.speech.features import FeatureModel, check_features, known_kinds, read_record
-from difftalk_pl.data.windows.dataset import (
+from difftalk_pl.data.dataset import (
     EVALUATION,
     FRAME,
     GENERATION,
@@ -28,9 +21,16 @@ from difftalk_pl.data.windows.dataset import (
     Part,
     Windows,
 )
-from difftalk_pl.data.windows.references import ReferencePolicy, ReferenceRule
-from difftalk_pl.data.windows.sampler import ShardSampler, WindowSampler
-from difftalk_pl.data.windows.sync_windows import SyncData, open_sides
+from difftalk_pl.data.features.kinds import FeatureModel, check_features, known_kinds, read_record
+from difftalk_pl.data.latent_batches import to_network_precision
+from difftalk_pl.data.latents import LatentCache, Latents
+from difftalk_pl.data.loaders import Loading, make_loader, open_latents, training_order
+from difftalk_pl.data.masks import MaskName, MaskPolicy
+from difftalk_pl.data.quality.keep import Keep, keep_good
+from difftalk_pl.data.references import ReferencePolicy, ReferenceRule
+from difftalk_pl.data.sampler import ShardSampler, WindowSampler
+from difftalk_pl.data.splits import Split
+from difftalk_pl.data.sync_windows import SyncData, open_sides
 from difftalk_pl.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -16,21 +16,18 @@ from rich.table import Table
 from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clip_book import ClipBook
 from difftalk_pl.data.clips import ClipRow, create_dataset
-from difftalk_pl.data.faces.detectors import open_detector
-from difftalk_pl.data.faces.framing import MARGIN
+from difftalk_pl.data.features.kinds import SpeechModels, check_kinds, check_models, record_models, shared_threads
 from difftalk_pl.data.files.claims import Claims, TakenOverError
 from difftalk_pl.data.files.job_bars import JobBars
 from difftalk_pl.data.files.leftovers import remove_half_written, remove_leftovers
 from difftalk_pl.data.files.pool import Event, Report, run_jobs
-from difftalk_pl.data.legacy.convert import run_legacy_job, write_splits
-from difftalk_pl.data.legacy.jobs import LegacyJob, LegacySettings, legacy_jobs
-from difftalk_pl.data.legacy.layout import open_layout
 from difftalk_pl.data.quality.page import write_report
 from difftalk_pl.data.refusals import Refusals
 from difftalk_pl.data.source import Job, Outcome, Settings, run_job
 from difftalk_pl.data.sources.layouts import IdentityRule, NameRule, find_pieces
-from difftalk_pl.data.speech.features import SpeechModels, check_kinds, check_models, record_models, shared_threads
 from difftalk_pl.errors import UserError
+from difftalk_pl.faces.detectors import open_detector
+from difftalk_pl.faces.framing import MARGIN
 from difftalk_pl.progress import console
 
 log = logging.getLogger(__name__)
@@ -38,7 +35,7 @@ log = logging.getLogger(__name__)
 CLAIMS = "claims"  # folder of the dataset
 CRASHES = 2  # of its process, after which a clip is not tried again
 POLL = (0.5, 10.0)  # s between two looks at what others work on: at first and at most
-AnyJob = Job | LegacyJob
+AnyJob = Job
 
 
 def prepare(
@@ -57,8 +54,6 @@ def prepare(
     deepspeech: Path | None = None,
     speech_model: str | None = None,
     speech_layer: int | None = None,
-    from_legacy: Path | None = None,
-    audio: Path | None = None,
     identity: IdentityRule = "auto",
     names: NameRule = "auto",
     detector: str = "dlib",
@@ -87,9 +82,6 @@ def prepare(
         deepspeech: The frozen graph of DeepSpeech 0.1.0, output_graph.pb, for features deepspeech.
         speech_model: Folder or hub name of the network for features wav2vec2 or hubert.
         speech_layer: Which of its layers' output is taken; the last by default.
-        from_legacy: In place of sources: a folder in the data layout of the released DiffTalk code (images, landmarks,
-            audio_smooth, data.txt). Nothing is detected or smoothed anew. It has no sound, so clips are silent.
-        audio: Sound for from_legacy: a folder with ID.wav or ID.mp4 for every video of the layout.
         identity: Who is in a video: name (everybody is somebody else), folder (that it lies in), top (the first folder
             below SOURCE), prefix (its name without the numbers at the end), or auto, which knows the paths of HDTF,
             VoxCeleb, MEAD and LRS and takes the name elsewhere.
@@ -99,11 +91,9 @@ def prepare(
         report: At the end, measure the clips and write ROOT/report/index.html with a contact sheet of each.
     """
     settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds, detector=detector)
-    kinds = check_kinds(features) if from_legacy is None or audio is not None else ()
-    _check_usage(sources, from_legacy, audio)
+    kinds = check_kinds(features)
     open_detector(detector)
-    layout = None if from_legacy is None else open_layout(from_legacy)
-    pieces = find_pieces(sources, identity, names) if layout is None else []
+    pieces = find_pieces(sources, identity, names)
     models = SpeechModels(deepspeech, speech_model, speech_layer, threads=shared_threads(workers))
     made_with = check_models(kinds, models)
     create_dataset(out, size)
@@ -112,24 +102,15 @@ def prepare(
     with claims.turn("features.json"):
         record_models(out, made_with)
     book = ClipBook(out, claims)
-    jobs: Sequence[AnyJob]
-    if layout is None:
-        jobs = [Job(piece, out, settings, kinds, overlay, None, models) for piece in pieces]
-    else:
-        shape = LegacySettings(size, min_face, min_seconds, kinds)
-        jobs = legacy_jobs(layout, out, shape, models, audio, overlay)
-        book.retire(layout.folder, {job.name for job in jobs})
+    jobs = [Job(piece, out, settings, kinds, overlay, None, models) for piece in pieces]
     book.check_names({job.name: job.source for job in jobs})
     refusals = Refusals(out, claims.now(), retry_refused)
     started = time.monotonic()
     try:
-        _work(run_job if layout is None else run_legacy_job, jobs, workers, claims, book, refusals)
+        _work(run_job, jobs, workers, claims, book, refusals)
     finally:
         book.write()
     usable = book.usable()
-    if layout is not None:
-        made = [job.piece for job in jobs if isinstance(job, LegacyJob) and job.name in usable]
-        write_splits(out, layout, made, usable)
     console.print(_summary(book.outcomes, time.monotonic() - started))
     if not usable:
         raise UserError(f"{out}: no clip could be prepared; the reasons are in {out / 'clips.csv'}")
@@ -213,13 +194,6 @@ def _free(jobs: Sequence[AnyJob], claims: Claims, bars: JobBars) -> tuple[list[A
         bars.wait(len(jobs))
         time.sleep(pause)
         pause = min(2 * pause, POLL[1])
-
-
-def _check_usage(sources: list[Path], from_legacy: Path | None, audio: Path | None) -> None:
-    if bool(sources) == (from_legacy is not None):
-        raise UserError("give either videos, folders or lists of clips, or --from-legacy DIR, one of the two")
-    if audio is not None and from_legacy is None:
-        raise UserError("--audio goes with --from-legacy; videos have their own sound")
 
 
 def _outcome(event: Event, job: AnyJob, refusals: Refusals) -> Outcome | None:

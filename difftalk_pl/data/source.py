@@ -10,20 +10,20 @@ import numpy as np
 
 from difftalk_pl.data.audio import FPS, RATE
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, ClipRow, versions, write_clip
-from difftalk_pl.data.faces.detectors import open_detector
-from difftalk_pl.data.faces.framing import MARGIN, Crop, check_face, crop_square, fill_gaps, smooth
-from difftalk_pl.data.faces.squares import CutSquare
-from difftalk_pl.data.faces.tracking import track_faces
+from difftalk_pl.data.features.kinds import SpeechModels, add_missing, open_features
 from difftalk_pl.data.files.pool import Report
-from difftalk_pl.data.media.colour import ToLuma, ToRGB
-from difftalk_pl.data.media.containers import WriteError
-from difftalk_pl.data.media.seeking import check_span
-from difftalk_pl.data.media.video import VideoInfo, fit_audio, probe, read_audio, read_frames
 from difftalk_pl.data.overlay import write_overlay
 from difftalk_pl.data.sources.clip_list import Piece
-from difftalk_pl.data.speech.features import SpeechModels, add_missing, open_features
 from difftalk_pl.errors import UserError, reason_of
-from difftalk_pl.pretrained import file_hash
+from difftalk_pl.faces.detectors import open_detector
+from difftalk_pl.faces.framing import MARGIN, Crop, check_face, crop_square, fill_gaps, smooth
+from difftalk_pl.faces.squares import CutSquare
+from difftalk_pl.faces.tracking import track_faces
+from difftalk_pl.media.colour import ToLuma, ToRGB
+from difftalk_pl.media.containers import WriteError
+from difftalk_pl.media.seeking import check_span
+from difftalk_pl.media.video import VideoInfo, fit_audio, probe, read_audio, read_frames
+from difftalk_pl.models.pretrained import file_hash
 
 REPORT_EVERY = 25  # frames
 

@@ -8,7 +8,7 @@ import pytest
 
 from difftalk_pl.callbacks.evaluation import Evaluation
 from difftalk_pl.errors import UserError
-from difftalk_pl.stages.diffusion import DiffusionTraining
+from difftalk_pl.training.diffusion import DiffusionTraining
 from tests.callbacks.test_evaluation import logged, over, results
 from tests.runner import Runner
 

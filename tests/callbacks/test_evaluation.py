@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from difftalk_pl.callbacks import judging
 from difftalk_pl.callbacks.sheets import contact_sheet, side_by_side
 from difftalk_pl.data.clips import read_rows, write_rows
-from difftalk_pl.data.media.video import probe
 from difftalk_pl.data.pixels import to_pixels
-from difftalk_pl.stages.judge import ALL
+from difftalk_pl.evaluation import judging
+from difftalk_pl.evaluation.judge import ALL
+from difftalk_pl.media.video import probe
 from tests.runner import CALLBACKS, TRAINER
 from tests.wandb_records import history, read_wandb
 

@@ -9,14 +9,14 @@ import torch
 import wandb
 from torchmetrics.functional.image import lpips as theirs
 
-from difftalk_pl import pretrained
 from difftalk_pl.__main__ import main
 from difftalk_pl.callbacks import evaluation
 from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.errors import UserError
-from difftalk_pl.pretrained import file_hash
-from difftalk_pl.stages import judge
-from difftalk_pl.stages.perceptual import PerceptualDistance
+from difftalk_pl.evaluation import judge
+from difftalk_pl.models import pretrained
+from difftalk_pl.models.pretrained import file_hash
+from difftalk_pl.training.perceptual import PerceptualDistance
 from tests.backbones import write_backbone
 
 EVALUATION = "difftalk_pl.callbacks.evaluation.Evaluation"

@@ -5,13 +5,13 @@ import shutil
 import pytest
 from PIL import Image
 
-from difftalk_pl.callbacks.judging import in_turn
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.media.video import read_frames
+from difftalk_pl.data.dataset import FRAME, Windows
 from difftalk_pl.data.synthetic.dataset import perform
-from difftalk_pl.data.windows.dataset import FRAME, Windows
 from difftalk_pl.errors import UserError
-from difftalk_pl.stages.generation import Generator
+from difftalk_pl.evaluation.judging import in_turn
+from difftalk_pl.generation.sampler import Generator
+from difftalk_pl.media.video import read_frames
 from tests.callbacks.test_evaluation import over, results
 
 SIDES = {"split": {"train": ["synthetic_003"], "val": ["synthetic_002"], "test": ["synthetic_000", "synthetic_001"]}}

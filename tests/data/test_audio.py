@@ -10,7 +10,7 @@ from difftalk_pl.data.audio import FEATURES, MFCC, audio_windows, smoothing_wind
 from difftalk_pl.data.clips import ClipRow as Row
 from difftalk_pl.data.clips import create_dataset, open_clips, write_clip, write_rows
 from difftalk_pl.data.datamodule import HDTFDataModule
-from difftalk_pl.data.windows.dataset import Windows
+from difftalk_pl.data.dataset import Windows
 from difftalk_pl.errors import UserError
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "audio_windows.npz"  # three channels of the oracle's 29

@@ -9,8 +9,8 @@ import torch
 
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.datamodule import HDTFDataModule, Loading
-from difftalk_pl.data.latents.cache import LatentCache
-from difftalk_pl.data.loading.splits import Split
+from difftalk_pl.data.latents import LatentCache
+from difftalk_pl.data.splits import Split
 from difftalk_pl.errors import UserError
 
 CODEC = "0123abcd"  # of the fixture's latents

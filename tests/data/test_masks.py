@@ -8,11 +8,11 @@ from scipy.ndimage import distance_transform_edt
 
 from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.faces.framing import crop_square, fill_gaps, smooth
-from difftalk_pl.data.faces.tracking import track_faces
 from difftalk_pl.data.masks import MaskPolicy, hide
-from difftalk_pl.data.media.video import probe, read_frames
 from difftalk_pl.data.source import Settings, to_fractions
+from difftalk_pl.faces.framing import crop_square, fill_gaps, smooth
+from difftalk_pl.faces.tracking import track_faces
+from difftalk_pl.media.video import probe, read_frames
 
 REAL = ("hdtf_aoc", "ls_demo1", "r3d_may", "vr_1")
 JAW, CHIN, NOSE, EYES, MOUTH = range(0, 17), range(5, 12), range(27, 36), range(36, 48), range(48, 68)

@@ -8,11 +8,11 @@ import pytest
 from difftalk_pl.data.clip_book import ClipBook, change_rows
 from difftalk_pl.data.clips import ClipRow, create_dataset, read_rows, write_rows
 from difftalk_pl.data.files.claims import Claim, Claims, TakenOverError
-from difftalk_pl.data.media.containers import WriteError
 from difftalk_pl.data.prepare import prepare, run_claimed
 from difftalk_pl.data.refusals import Refusals
 from difftalk_pl.data.source import Job, Outcome, Settings, run_job
 from difftalk_pl.data.sources.clip_list import Piece
+from difftalk_pl.media.containers import WriteError
 from tests.data.test_prepare import talk
 
 REFUSAL = {"reason": "no face", "source": {"sha256": "0"}}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
-from difftalk_pl.stages.published import FIRST_STAGE, autoencoder_config, below, convert_autoencoder
+from difftalk_pl.training.published import FIRST_STAGE, autoencoder_config, below, convert_autoencoder
 
 SMALL = AutoencoderConfig((8, 16), layers_per_block=1, codes=32, norm_num_groups=4, mid_block_attention=False)
 

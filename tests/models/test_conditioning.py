@@ -3,7 +3,7 @@ import torch
 
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Conditioning, ConditioningConfig
-from difftalk_pl.stages.published import below, convert_conditioning
+from difftalk_pl.training.published import below, convert_conditioning
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import torch
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.denoiser import DenoiserConfig, build_denoiser, predict_noise
-from difftalk_pl.stages.published import DENOISER, below, convert_denoiser, denoiser_config
+from difftalk_pl.training.published import DENOISER, below, convert_denoiser, denoiser_config
 
 HEAD_WIDTH = 16  # of the oracle's network
 

@@ -7,7 +7,7 @@ import torch
 from torchmetrics.functional.image import lpips as theirs
 
 from difftalk_pl.models.perceptual import BACKBONES, LPIPS, published_state
-from difftalk_pl.pretrained import read_lpips_heads
+from difftalk_pl.models.pretrained import read_lpips_heads
 
 NETWORKS = sorted(BACKBONES)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from difftalk_pl.data.audio import smoothing_windows
-from difftalk_pl.data.windows.dataset import LANDMARKS_WITHOUT_MOUTH
+from difftalk_pl.data.dataset import LANDMARKS_WITHOUT_MOUTH
 from difftalk_pl.models.conditioning import ConditioningConfig
 from difftalk_pl.models.denoiser import DenoiserConfig
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig

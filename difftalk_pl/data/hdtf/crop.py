@@ -13,13 +13,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from difftalk_pl.data.audio import FPS
-from difftalk_pl.data.faces.framing import MARGIN, OUTSIDE, Crop, crop_square, face_size, fill_gaps
-from difftalk_pl.data.faces.squares import CutSquare
-from difftalk_pl.data.faces.tracking import FaceTrack, track_faces
 from difftalk_pl.data.hdtf.tables import Window
-from difftalk_pl.data.media.colour import ToLuma
-from difftalk_pl.data.media.video import read_frames
 from difftalk_pl.errors import UserError
+from difftalk_pl.faces.framing import MARGIN, OUTSIDE, Crop, crop_square, face_size, fill_gaps
+from difftalk_pl.faces.squares import CutSquare
+from difftalk_pl.faces.tracking import FaceTrack, track_faces
+from difftalk_pl.media.colour import ToLuma
+from difftalk_pl.media.video import read_frames
 
 USUAL_RATIO = 1.2  # the median of the tables, and what most of their clips have
 REGION = MARGIN / USUAL_RATIO  # of the face, brows to chin. Not published: makes the usual ratio the usual crop

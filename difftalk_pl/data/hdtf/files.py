@@ -16,7 +16,9 @@ from typing import NamedTuple
 import av
 
 from difftalk_pl.data.hdtf.tables import HDTFClip, HDTFVideo
-from difftalk_pl.data.media.containers import (
+from difftalk_pl.data.sources.layouts import VIDEO_SUFFIXES
+from difftalk_pl.errors import UserError
+from difftalk_pl.media.containers import (
     MediaError,
     audio_stream,
     clock_zero,
@@ -24,8 +26,6 @@ from difftalk_pl.data.media.containers import (
     open_media,
     video_stream,
 )
-from difftalk_pl.data.sources.layouts import VIDEO_SUFFIXES
-from difftalk_pl.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from scipy.ndimage import laplace
 
 from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, read_dataset
-from difftalk_pl.data.faces.framing import face_size
-from difftalk_pl.data.faces.head_pose import yaw
+from difftalk_pl.faces.framing import face_size
+from difftalk_pl.faces.head_pose import yaw
 
 VERSION = 1  # of what is measured: rows of another one are measured again
 SAMPLES = 12  # frames that sharpness is measured in, spread evenly

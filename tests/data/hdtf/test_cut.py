@@ -9,16 +9,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from difftalk_pl.data.faces.framing import face_size
-from difftalk_pl.data.faces.tracking import track_faces
 from difftalk_pl.data.files.claims import Claims
 from difftalk_pl.data.hdtf.clip import CutJob, recorded, run_cut
 from difftalk_pl.data.hdtf.cut import hdtf_cut
 from difftalk_pl.data.hdtf.files import is_whole
 from difftalk_pl.data.hdtf.tables import read_annotations
-from difftalk_pl.data.media.video import probe, read_audio, read_frames
 from difftalk_pl.data.sources.clip_list import read_clip_list
 from difftalk_pl.errors import UserError
+from difftalk_pl.faces.framing import face_size
+from difftalk_pl.faces.tracking import track_faces
+from difftalk_pl.media.video import probe, read_audio, read_frames
 from tests.data.hdtf.hdtf_stand_in import write_tables
 
 LONG = {  # dfrf_cnn2, 512 x 512, 71.2 s

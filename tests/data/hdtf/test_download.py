@@ -16,8 +16,8 @@ from difftalk_pl.data.hdtf.download import download_all
 from difftalk_pl.data.hdtf.fetching import Job, Patience, fetch_video, read_cookies
 from difftalk_pl.data.hdtf.ledger import Ledger, Record
 from difftalk_pl.data.hdtf.tables import read_annotations
-from difftalk_pl.data.media.video import read_audio, read_frames, write_video
 from difftalk_pl.errors import UserError
+from difftalk_pl.media.video import read_audio, read_frames, write_video
 from tests.data.hdtf.video_server import serving, write_tables
 
 SECONDS = 6

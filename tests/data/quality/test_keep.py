@@ -10,10 +10,10 @@ import yaml
 from difftalk_pl.cli import EXPERIMENTS, DiffTalkCLI, build_cli
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.datamodule import HDTFDataModule
-from difftalk_pl.data.loading.splits import Split
 from difftalk_pl.data.quality.keep import Keep, keep_good
 from difftalk_pl.data.quality.measures import MEASURES, Quality
 from difftalk_pl.data.quality.table import write_quality
+from difftalk_pl.data.splits import Split
 from difftalk_pl.errors import UserError
 
 YAWS = {"a": 3.0, "b": 35.0, "c": 36.0, "d": None}

@@ -8,7 +8,6 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from difftalk_pl.data.clips import Clip, open_clips
-from difftalk_pl.data.faces.head_pose import FACE, POINTS, yaw
 from difftalk_pl.data.prepare import prepare
 from difftalk_pl.data.quality.measures import (
     FILES,
@@ -23,6 +22,7 @@ from difftalk_pl.data.quality.measures import (
 )
 from difftalk_pl.data.quality.table import measure_dataset, read_quality, run_job, spread, write_quality
 from difftalk_pl.errors import UserError
+from difftalk_pl.faces.head_pose import FACE, POINTS, yaw
 
 RATE, SECOND = 16000, np.arange(16000) / 16000
 

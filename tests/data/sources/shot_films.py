@@ -9,7 +9,7 @@ import av
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from difftalk_pl.data.media.containers import end_of, open_media, time_of, video_stream
+from difftalk_pl.media.containers import end_of, open_media, time_of, video_stream
 
 CLOCK = Fraction(1, 90000)
 SIDE = 160

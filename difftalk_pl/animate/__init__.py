@@ -1,0 +1,1 @@
+"""From any video and any speech to a talking video."""

@@ -1,1 +1,0 @@
-"""Prepared datasets, checked and repaired."""

@@ -1,1 +1,0 @@
-"""Faces in videos: found, tracked, framed, cut out."""

@@ -1,0 +1,1 @@
+"""Audio features: kinds by name."""

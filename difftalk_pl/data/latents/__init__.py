@@ -1,1 +1,0 @@
-"""Cached latents: on the disk, in the page cache, in memory."""

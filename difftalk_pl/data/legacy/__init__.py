@@ -1,1 +1,0 @@
-"""The released code's data layout."""

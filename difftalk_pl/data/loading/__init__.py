@@ -1,1 +1,0 @@
-"""Who trains, validates and tests; windows to batches."""

@@ -1,1 +1,0 @@
-"""Video and sound files: exact times, streams, pixels."""

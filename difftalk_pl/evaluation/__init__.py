@@ -1,0 +1,1 @@
+"""Metrics, the judge of a clip, results and tables."""

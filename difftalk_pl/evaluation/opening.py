@@ -1,0 +1,89 @@
+"""How far the mouth is open, seen in the picture and known from landmarks."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from difftalk_pl.evaluation.rows import RowMetric
+
+UPPER_INNER_LIP, LOWER_INNER_LIP = 62, 66
+NOSE_BASE, RIGHT_EYE, LEFT_EYE = slice(31, 36), slice(36, 42), slice(42, 48)
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+# The window around the mouth, in distances from between the eyes to the nose's base.
+MOUTH_CENTRE, HALF_WIDTH, HALF_HEIGHT = 1.65, 0.75, 0.55
+DARK = 0.6  # of the window's median luminance: darker than this is the inside of the mouth
+
+
+def true_opening(landmarks: Tensor) -> Tensor:
+    """(B, 68, 2) -> (B,): distance of the inner lips, in distances from eyes to nose."""
+    gap = (landmarks[:, LOWER_INNER_LIP] - landmarks[:, UPPER_INNER_LIP]).norm(dim=-1)
+    return gap / _face(landmarks)[2].norm(dim=-1)
+
+
+def dark_opening(image: Tensor, landmarks: Tensor) -> Tensor:
+    """Share of a window around the mouth that is as dark as the inside of a mouth.
+
+    The window hangs on eyes and nose alone, so that it tells nothing of the true mouth.
+
+    Args:
+        image: (B, 3, H, W) in [-1, 1].
+        landmarks: (B, 68, 2), fractions of the side.
+
+    Returns:
+        (B,) between 0 and 1.
+    """
+    inside = _window(landmarks, image.shape[-1])
+    luminance = torch.einsum("bchw,c->bhw", (image + 1) / 2, image.new_tensor(LUMINANCE))
+    median = torch.stack([frame[window].median() for frame, window in zip(luminance, inside)])
+    darkness = ((DARK - luminance / median.clamp(min=1e-3)[:, None, None]) / 0.2 + 0.5).clamp(0, 1)
+    return (darkness * inside).sum((1, 2)) / inside.sum((1, 2))
+
+
+def _face(landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Between the eyes, (B, 2); unit vector across the face; vector from between the eyes to the nose's base."""
+    right, left = landmarks[:, RIGHT_EYE].mean(1), landmarks[:, LEFT_EYE].mean(1)
+    across = (left - right) / (left - right).norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    between = (right + left) / 2
+    return between, across, landmarks[:, NOSE_BASE].mean(1) - between
+
+
+def _window(landmarks: Tensor, size: int) -> Tensor:
+    """(B, size, size) bool: the upright box around the mouth in the face's axes."""
+    between, across, nose = (part * size for part in _face(landmarks))
+    across = across / size
+    down = torch.stack([-across[:, 1], across[:, 0]], dim=-1)
+    unit = (nose * down).sum(-1).clamp(min=1.0)
+    centre = between + (nose * across).sum(-1, keepdim=True) * across + MOUTH_CENTRE * unit[:, None] * down
+    axis = torch.arange(size, device=landmarks.device) + 0.5
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)[None] - centre[:, None, None]
+    horizontal = torch.einsum("bhwx,bx->bhw", grid, across).abs() / unit[:, None, None]
+    vertical = torch.einsum("bhwx,bx->bhw", grid, down).abs() / unit[:, None, None]
+    return (horizontal <= HALF_WIDTH) & (vertical <= HALF_HEIGHT)
+
+
+def correlation(x: Tensor, y: Tensor) -> float:
+    """Pearson's correlation over time; nan where one of them does not move."""
+    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
+    return float((x @ y) / (x.norm() * y.norm()))
+
+
+class OpeningCorrelation(RowMetric):
+    """How the opening seen in the generated frames follows that of the true landmarks, over all frames: 1 is together.
+
+    Pearson's correlation needs all frames at once, so two numbers of each are kept.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__({"openings": 2}, **kwargs)
+
+    def update(self, generated: Tensor, landmarks: Tensor) -> None:
+        """Frames (B, 3, H, W) in [-1, 1], and the true landmarks (B, 68, 2), fractions of the side."""
+        seen, known = dark_opening(generated, landmarks), true_opening(landmarks)
+        self.keep("openings", torch.stack([seen.double(), known.double()], dim=1))
+
+    def compute(self) -> Tensor:
+        seen, known = self.table("openings").unbind(1)
+        return torch.tensor(correlation(seen, known), dtype=torch.float64)

@@ -1,0 +1,172 @@
+"""SyncNet joined with its file, as a judge of clips that are too long to be held in memory."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difftalk_pl.data.lip_crops import SyncCrop, crop_boxes, lip_frames
+from difftalk_pl.data.lip_sync import sync_mfcc, sync_windows
+from difftalk_pl.errors import UserError
+from difftalk_pl.evaluation.sync import LARGEST_SHIFT
+from difftalk_pl.models.pretrained import SYNCNET, MissingWeights, file_hash, read_tensors
+from difftalk_pl.models.syncnet import LIP_FRAMES, SyncNet, audio_stream
+from difftalk_pl.training.safe_unpickling import listed, read_file
+from difftalk_pl.training.strict import load_into, refuse_not_finite
+from difftalk_pl.training.weights import ENTRY, Weights, read_weights, weights_hash
+
+COUNTER = "num_batches_tracked"  # of batch normalisation; published without
+WINDOWS = 16  # embedded at a time
+CROPS: dict[SyncCrop, str] = {
+    "face_crop": "as the published pipeline, boxes from 68 landmarks in place of S3FD",
+    "whole_frame": "the frame at SyncNet's side",
+}
+
+
+class SyncJudge:
+    """A frozen SyncNet with its file.
+
+    It is no nn.Module on purpose, so that checkpoints, EMA, optimizers and DDP never see it.
+
+    Args:
+        path: the published syncnet_v2.model, or a checkpoint of SyncNetTraining, or a folder that export made of one.
+        crop: what it sees of a frame.
+
+    Raises:
+        MissingWeights, UserError: no file, not one of a SyncNet, or one that was trained on the other crop.
+    """
+
+    def __init__(self, path: Path, crop: SyncCrop) -> None:
+        self.path, self.crop = Path(path), crop
+        if not self.path.exists():
+            raise MissingWeights(
+                f"{self.path}: no weights of SyncNet. `python -m difftalk_pl fetch-weights syncnet` downloads the "
+                "published ones and says where they lie; a checkpoint of SyncNetTraining will do, too"
+            )
+        self.network, self.origin = self._open()
+        self.network.freeze()
+
+    def __deepcopy__(self, memo: dict) -> "SyncJudge":
+        return self
+
+    def to(self, device: torch.device) -> "SyncJudge":
+        self.network.to(device)
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """What a number made with it has to be published with."""
+        return {
+            **self.origin,
+            "file": self.path.name,
+            "weights": weights_hash(self.network.state_dict()),
+            "crop": f"{self.crop}: {CROPS[self.crop]}",
+            "side": self.network.config.side,
+            "largest_shift": LARGEST_SHIFT,
+            "min_windows": 1,
+        }
+
+    def open(self, landmarks: np.ndarray | None, frames: int, size: int) -> "SyncStream":
+        """A clip to be judged.
+
+        Args:
+            landmarks: (T, 68, 2), fractions of the side; needed for face_crop.
+            frames: T, how many will come.
+            size: side of the frames in pixels.
+        """
+        if self.crop == "whole_frame":
+            return SyncStream(self.network, frames, None)
+        if landmarks is None:
+            raise UserError("no landmarks, and face_crop follows the face by them; whole_frame needs none")
+        if len(landmarks) != frames:
+            raise ValueError(f"{len(landmarks)} landmarks for {frames} frames")
+        return SyncStream(self.network, frames, crop_boxes(landmarks, size))
+
+    def _open(self) -> tuple[SyncNet, dict[str, Any]]:
+        """The network, and where its weights are from."""
+        if self.path.is_dir():
+            return self._trained_here(read_weights(self.path))
+        content = read_file(self.path)
+        if isinstance(content, Mapping) and ENTRY in content:
+            return self._trained_here(read_weights(self.path))
+        network = SyncNet()
+        state = read_tensors(self.path)
+        counters = {name: value for name, value in network.state_dict().items() if name.endswith(COUNTER)}
+        load_into(network, counters | state, self.path)
+        refuse_not_finite(state, self.path)
+        digest = file_hash(self.path)
+        published = digest == SYNCNET.sha256
+        name = "published syncnet_v2" if published else "SyncNet of published size, another file"
+        return network, {"network": name, "sha256": digest}
+
+    def _trained_here(self, weights: Weights) -> tuple[SyncNet, dict[str, Any]]:
+        network = weights.syncnet()
+        if (trained := weights.config["crop"]) != self.crop:
+            raise UserError(
+                f"{self.path}: trained on {trained}, and {self.crop} is asked for; set sync_crop to {trained}"
+            )
+        refuse_not_finite(weights.state, self.path)
+        people, label = weights.config["trained_on"], weights.config["data_label"]
+        name = f"trained here on {len(people)} people: {listed(people)}" + (f" ({label})" if label else "")
+        return network, {"network": name}
+
+
+class SyncStream:
+    """One clip on its way through the lip network; the last four frames are all that it keeps of the pixels.
+
+    Args:
+        network: frozen.
+        frames: how many will come.
+        boxes: (T, 4), where the face is cut, or None for whole frames.
+    """
+
+    def __init__(self, network: SyncNet, frames: int, boxes: np.ndarray | None) -> None:
+        self.network, self.frames, self.boxes = network, frames, boxes
+        side = network.config.side
+        self.seen = 0
+        self._kept = np.empty((0, 3, side, side), np.uint8)
+        self._lips: list[Tensor] = []
+
+    def add(self, frames: np.ndarray) -> None:
+        """The next frames, (n, H, W, 3) uint8 RGB; any number of them."""
+        if self.seen + len(frames) > self.frames:
+            raise ValueError(f"{self.seen + len(frames)} frames, and {self.frames} were announced")
+        boxes = None if self.boxes is None else self.boxes[self.seen : self.seen + len(frames)]
+        self.seen += len(frames)
+        for start in range(0, len(frames), WINDOWS):
+            part = slice(start, start + WINDOWS)
+            new = lip_frames(frames[part], None if boxes is None else boxes[part], self.network.config.side)
+            self._embed(np.concatenate([self._kept, new]))
+
+    def finish(self, samples: np.ndarray | None) -> tuple[Tensor, Tensor]:
+        """Embeddings of the windows that the published scores take, for `sync_scores`.
+
+        Args:
+            samples: (T * 640,) int16 at 16 kHz, or None where there is no sound.
+
+        Returns:
+            lips and speech, (N, C) float32 each, on the CPU.
+
+        Raises:
+            UserError: no sound, or too short a clip.
+        """
+        if samples is None:
+            raise UserError("no sound, so that there is nothing to hold the lips against")
+        windows = sync_windows(self.seen, len(samples))
+        with _exactly(self.network):
+            speech = audio_stream(self.network, torch.from_numpy(sync_mfcc(samples, windows).copy()))
+        return torch.cat(self._lips)[:windows], speech
+
+    def _embed(self, lips: np.ndarray) -> None:
+        if len(lips) >= LIP_FRAMES:
+            device = next(self.network.parameters()).device
+            with torch.no_grad(), _exactly(self.network):
+                self._lips.append(self.network.embed_frames(torch.from_numpy(lips).to(device).float()).cpu())
+        self._kept = lips[1 - LIP_FRAMES :]
+
+
+def _exactly(network: SyncNet) -> torch.autocast:
+    """In 32 bits within autocast, too: scores must not depend on the precision of whoever is judged."""
+    return torch.autocast(next(network.parameters()).device.type, enabled=False)

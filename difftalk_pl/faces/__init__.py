@@ -1,0 +1,1 @@
+"""Faces in videos: detection, 68 landmarks, tracking, crops."""

@@ -1,0 +1,1 @@
+"""From conditions to finished frames: sampling, references, temporal consistency."""

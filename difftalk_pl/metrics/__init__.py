@@ -1,1 +1,0 @@
-"""Measures of generated frames as torchmetrics; they see tensors only."""

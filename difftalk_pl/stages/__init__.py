@@ -1,1 +1,0 @@
-"""The two training stages as LightningModules, and the latents that join them."""

@@ -1,0 +1,1 @@
+"""The three LightningModules, the frozen codec, weights on disk."""

@@ -1,0 +1,217 @@
+"""Which frame shows the person: every rule beside all frames tried one by one, faces whose lips are known, pictures
+that a camera turned."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difftalk_pl.data.clips import open_clips
+from difftalk_pl.data.dataset import GENERATION, Windows
+from difftalk_pl.data.driven import DrivenClip
+from difftalk_pl.data.pixels import to_network
+from difftalk_pl.data.references import ReferencePolicy, ReferenceRule, mouth_opening, read_picture
+from difftalk_pl.data.synthetic.dataset import perform
+from difftalk_pl.data.synthetic.puppet import Pose, landmarks
+from difftalk_pl.errors import UserError
+
+# The one reference of a clip
+
+
+def tried(frame: int, scores: np.ndarray, gap: int) -> int:
+    """The best of all frames far enough away; where there is none, the furthest."""
+    away = [other for other in range(len(scores)) if abs(other - frame) >= gap]
+    if away:
+        return max(away, key=lambda other: scores[other])
+    return max(range(len(scores)), key=lambda other: abs(other - frame))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 30, 61, 130])
+@pytest.mark.parametrize("gap", [0, 1, 25, 60])
+def test_the_best_frame_is_that_of_all_frames_tried(frames, gap):
+    rule = ReferenceRule(gap, lenient=True, source="random")
+    for seed in range(3):
+        scores = np.random.default_rng(seed).random(frames)
+        for frame in range(frames):
+            best, expected = rule.best(frame, scores), tried(frame, scores, gap)
+            furthest_both_ways = abs(best - frame) == abs(expected - frame) and abs(best - frame) < gap
+            assert best == expected or furthest_both_ways
+
+
+def test_nearly_all_frames_of_a_clip_have_one_reference():
+    rule, scores = ReferenceRule(60, source="random"), np.random.default_rng(3).random(500)
+    chosen = np.array([rule.best(frame, scores) for frame in range(500)])
+    top = int(scores.argmax())
+    far = np.abs(np.arange(500) - top) >= 60
+    assert (chosen[far] == top).all() and far.mean() > 0.7
+    assert (np.abs(chosen - np.arange(500)) >= 60).all()
+    assert len(set(chosen)) <= 4
+
+
+def test_without_leniency_a_frame_without_a_partner_is_refused():
+    with pytest.raises(ValueError, match="frame 50 of 100 has no partner 60 frames away"):
+        ReferenceRule(60).best(50, np.zeros(100))
+    assert ReferenceRule(60, lenient=True).best(50, np.arange(100.0)) == 0
+    with pytest.raises(UserError, match="min_reference_gap 0: expected 1 or more"):
+        ReferenceRule(0)
+
+
+def test_random_is_drawn_by_seed_and_clip():
+    rule, points = ReferenceRule(source="random"), np.zeros((200, 68, 2))
+    chosen = {(seed, name): int(rule.scores(points, seed, name).argmax()) for seed in range(8) for name in ("a", "b")}
+    assert len(set(chosen.values())) > 10
+    assert chosen[3, "a"] == int(rule.scores(np.ones((200, 68, 2)), 3, "a").argmax())
+
+
+# The widest mouth
+
+
+def test_the_widest_mouth_is_the_one_that_was_drawn_widest():
+    who, rng = perform(0, 0, 0.04).who, np.random.default_rng(0)
+    opening = rng.permutation(np.linspace(0, 1, 60))
+    poses = [
+        Pose(rng.uniform(0.4, 0.6), 0.4, rng.uniform(0.7, 1.3), rng.uniform(-0.3, 0.3), opening=wide)
+        for wide in opening.tolist()
+    ]
+    points = np.stack([landmarks(who, pose) for pose in poses])
+    measured = mouth_opening(points)
+    assert measured.argmax() == opening.argmax(), "whatever the head's size, place and lean"
+    assert np.corrcoef(measured, opening)[0, 1] > 0.99
+    rule = ReferenceRule(0, lenient=True, source="widest")
+    assert rule.best(5, rule.scores(points, 0, "a")) == opening.argmax()
+
+
+def test_the_opening_is_in_distances_of_the_eyes():
+    points = np.zeros((1, 68, 2))
+    points[0, 36], points[0, 45] = (0, 0), (8, 0)
+    points[0, [61, 62, 63]] = (3, 10), (4, 10), (5, 10)
+    points[0, [67, 66, 65]] = (3, 12), (4, 13), (5, 11)
+    assert mouth_opening(points)[0] == pytest.approx(2 / 8)
+    assert np.isfinite(mouth_opening(np.zeros((1, 68, 2)))).all()
+
+
+# What a user asks for
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("each", ReferencePolicy("each")),
+        ("random", ReferencePolicy("random")),
+        ("widest", ReferencePolicy("widest")),
+        ("progressive", ReferencePolicy("random", True)),
+        ("progressive:each", ReferencePolicy("each", True)),
+        ("progressive:widest", ReferencePolicy("widest", True)),
+    ],
+)
+def test_names_of_policies(text, expected):
+    policy = ReferencePolicy.parse(text)
+    assert policy == expected
+    assert policy.file is None and policy.frames == expected.source
+
+
+@pytest.mark.parametrize("name", ["her face.png", "each:2.png"])
+def test_a_picture_is_a_policy(tmp_path, name):
+    (path := tmp_path / name).write_bytes(b"")
+    for text, progressive in ((str(path), False), (f"progressive:{path}", True)):
+        policy = ReferencePolicy.parse(text)
+        assert (policy.file, policy.progressive) == (path, progressive)
+        assert policy.frames in ("each", "random", "widest")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "first", "nobody.png", "Random", "progressive:", "progressive:first", "each:random"]
+)
+def test_what_is_no_policy_is_refused_with_what_is(text):
+    with pytest.raises(UserError, match=r"reference '.*': .*each, random, widest or the file of a picture") as error:
+        ReferencePolicy.parse(text)
+    assert repr(text) in str(error.value)
+
+
+# Pictures
+
+
+def test_a_picture_is_turned_as_its_camera_says(tmp_path):
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:20, :30] = 255, 0, 0
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera stood on its side: turn by a quarter to the right
+    Image.fromarray(pixels).save(tmp_path / "side.png", exif=turned)
+    np.testing.assert_array_equal(read_picture(tmp_path / "side.png"), np.rot90(pixels, -1))
+    Image.fromarray(pixels).save(tmp_path / "plain.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "plain.png"), pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_pictures_of_all_kinds_become_rgb(tmp_path, mode):
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    Image.fromarray(np.full((20, 30, 3), 255, np.uint8)).convert(mode).save(path)
+    picture = read_picture(path)
+    assert picture.shape == (20, 30, 3) and picture.dtype == np.uint8 and picture.min() > 250
+
+
+def damaged(path, kind: str) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(path)
+    data = path.read_bytes()
+    broken = data.find(b"IDAT") + 2000
+    contents = {
+        "empty": b"",
+        "text": b"not a picture",
+        "cut off": data[: len(data) // 2],
+        "overwritten": data[:broken] + bytes(200) + data[broken + 200 :],
+        "no chunk": data[: data.find(b"IDAT") - 4] + b"\\0\\0\\0\\1abc!" + data[data.find(b"IDAT") - 4 :],
+    }
+    path.write_bytes(contents[kind])
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "cut off", "overwritten", "no chunk"])
+def test_what_is_no_picture_is_refused_by_name(tmp_path, kind):
+    damaged(tmp_path / "face.png", kind)
+    with pytest.raises(UserError, match=r"face\.png: no readable picture .*; give a PNG or JPEG of the person's face"):
+        read_picture(tmp_path / "face.png")
+
+
+def test_no_file_and_a_folder_are_refused_by_name(tmp_path):
+    for path in (tmp_path / "nowhere.png", tmp_path):
+        with pytest.raises(UserError, match="no readable picture"):
+            read_picture(path)
+
+
+# In the Dataset
+
+
+@pytest.fixture
+def driven(talkers) -> DrivenClip:
+    return DrivenClip.drive(open_clips(talkers)[0], np.zeros((400, 26), np.float32))
+
+
+def shown(windows: Windows, frames: range) -> list[int]:
+    return [windows[frame]["reference_frame"] for frame in frames]
+
+
+def test_windows_take_the_widest_mouth_of_the_clip(driven, talkers):
+    clip = open_clips(talkers)[0]
+    windows = Windows([driven], GENERATION, reference=ReferenceRule(0, lenient=True, source="widest"), fixed=True)
+    lips = np.linalg.norm(clip.landmarks[:, 62] - clip.landmarks[:, 66], axis=1)
+    chosen = shown(windows, range(0, 200, 20))
+    assert len(set(chosen)) == 1
+    assert lips[chosen[0]] > np.quantile(lips, 0.95)
+    picture = to_network(clip.reader()[chosen[0]])
+    np.testing.assert_array_equal(windows[3]["reference"], picture)
+
+
+def test_windows_take_one_random_frame_by_seed(driven):
+    rule = ReferenceRule(0, lenient=True, source="random")
+    chosen = []
+    for seed in range(6):
+        again = [shown(Windows([driven], GENERATION, reference=rule, seed=seed), range(0, 200, 40)) for _ in range(2)]
+        assert again[0] == again[1] and len(set(again[0])) == 1
+        chosen.append(again[0][0])
+    assert len(set(chosen)) > 2
+
+
+def test_windows_take_the_picture_for_all(driven):
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    windows = Windows([driven], GENERATION, reference=ReferenceRule(lenient=True), picture=picture)
+    for frame in (0, 99):
+        np.testing.assert_array_equal(windows[frame]["reference"], to_network(picture))
+        assert windows[frame]["reference_frame"] == -1
