@@ -237,8 +237,8 @@ def test_measures_are_those_of_the_judge():
 
 
 def test_nothing_heavy_is_imported_and_help_comes_at_once():
-    code = "import sys, difftalk_pl.evaluation.table as _
-print([x for x in ('torch', 'lightning', 'scipy') if x in sys.modules])"
+    loaded = "print([x for x in ('torch', 'lightning', 'scipy') if x in sys.modules])"
+    code = f"import sys, difftalk_pl.evaluation.table as _; {loaded}"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     started = time.monotonic()
     found = subprocess.run([sys.executable, "-m", "difftalk_pl", "table", "--help"], capture_output=True, check=True)
