@@ -1,21 +1,19 @@
 """fit, validate, test and predict: LightningCLI with this project's run folders and defaults."""
 
 import logging
+import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import jsonargparse
 import lightning as L
 import torch
-from jsonargparse.typing import PositiveFloat
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from difftalk_pl import __version__
-from difftalk_pl.callbacks.processes import end_children, explained, set_timeout
 from difftalk_pl.data.datamodule import HDTFDataModule
 from difftalk_pl.errors import UserError
 from difftalk_pl.logs import log_to_terminal
@@ -24,15 +22,20 @@ from difftalk_pl.revision import revision
 log = logging.getLogger(__name__)
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
-IRRELEVANT = (  # warnings of Lightning and torch about what is meant to be so
+MODEL_TO_DATA = {  # settings that the data must share with the model: arguments of the model -> of the DataModule
+    "difftalk.conditioning.audio_channels": "audio_channels",
+    "difftalk.conditioning.smoothing": "smoothing",
+    "sampler.reference": "reference",
+}
+IGNORED_WARNINGS = (  # of Lightning and torch, about what is meant to be so
     ".*does not have many workers.*",
     ".*WeightAveraging callback.*",
     "You're resuming from a checkpoint that ended before the epoch ended.*",  # the sampler knows where it was
     "LightningCLI's args parameter is intended to run from within Python.*",
     "Using ModelCheckpoint with manual optimization.*",
     ".*isinstance.treespec.*",
-    ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged so is the same in every process
-    "The ``compute`` method of metric .* was called before.*",  # of a process without a clip
+    ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged so is the same on every rank
+    "The ``compute`` method of metric .* was called before.*",  # of a rank without a clip
     "Checkpoint directory .* exists and is not empty.*",
     "Experiment logs directory .* exists and is not empty.*",
 )
@@ -42,28 +45,26 @@ fit goes on from RUN/checkpoints/last.ckpt where there is one."""
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes config.yaml into the run's folder, and the configuration with the code's revision to every logger."""
+    """Write config.yaml into the run's folder, and the configuration with the code's revision to every logger."""
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Not yet: a run that is refused must not overwrite the configuration of the run in the folder."""
+        """Save nothing in setup: a run that is refused must not overwrite the configuration in the folder."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            text = self.parser.dump(self.config, skip_none=False)
             first = f"# difftalk_pl {__version__}, git {revision() or 'unknown'}\n"
-            self.file.write_text(first + text, encoding="utf-8")
+            self.file.write_text(first + self.parser.dump(self.config, skip_none=False), encoding="utf-8")
             self._log(trainer.loggers)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Of `validate`, and not of the validations within a fit."""
         if trainer.state.fn == "validate":
             self.on_test_start(trainer, pl_module)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """To whoever has none: a run of W&B that a fit has begun keeps the fit's configuration."""
+        """Log to every logger but a W&B run that a fit has begun: that one keeps the fit's configuration."""
         if trainer.is_global_zero:
-            began = self.file.exists()
-            self._log([logger for logger in trainer.loggers if not (began and getattr(logger, "resumed", False))])
+            resumed = [logger for logger in trainer.loggers if self.file.exists() and getattr(logger, "resumed", False)]
+            self._log([logger for logger in trainer.loggers if logger not in resumed])
 
     @property
     def file(self) -> Path:
@@ -75,20 +76,16 @@ class RunConfig(SaveConfigCallback):
 
 
 class DiffTalkCLI(LightningCLI):
-    """One folder for a run: `--run`. Everything a run writes lies in it."""
+    """LightningCLI with one folder for a run, `--run`: everything that a run writes lies in it."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", type=str, required=True, help="the run's folder, such as runs/demo/diffusion")
-        parser.add_argument(
-            "--rank_timeout",
-            type=PositiveFloat,
-            default=30.0,
-            help="minutes that one process of several waits for another before the run is given up; longer than the "
-            "processes take to start",
-        )
+        for source, target in MODEL_TO_DATA.items():
+            parser.link_arguments(f"model.init_args.{source}", f"data.{target}")
+        parser.link_arguments("model", "data.codec", compute_fn=_codec_hash, apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
-        """A checkpoint's hyperparameters must not override the YAML and the command line."""
+        """Do not let a checkpoint's hyperparameters override the YAML and the command line."""
 
     def instantiate_classes(self) -> None:
         """jsonargparse wraps what a class raises about its arguments into pages of types: the cause is enough."""
@@ -99,11 +96,6 @@ class DiffTalkCLI(LightningCLI):
                 raise error.__cause__ from None
             raise
 
-    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        trainer = super().instantiate_trainer(**kwargs)
-        set_timeout(trainer, self._get(self.config, "rank_timeout"))
-        return trainer
-
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         Path(config.run).mkdir(parents=True, exist_ok=True)
@@ -112,13 +104,12 @@ class DiffTalkCLI(LightningCLI):
             config.ckpt_path = self._last_checkpoint(Path(config.run) / "checkpoints" / "last.ckpt")
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """No process outlives a failure of the first one."""
         try:
             super()._run_subcommand(subcommand)
-        except BaseException as error:
-            end_children(self.trainer)
-            if (line := explained(error, self.trainer)) is not None:
-                raise line from error
+        except BaseException:
+            kill = getattr(self.trainer.strategy.launcher, "kill", None)
+            if kill is not None:  # Lightning kills all ranks when a child fails, and none when the first one does
+                kill(signal.SIGKILL)
             raise
 
     def _last_checkpoint(self, path: Path) -> str | None:
@@ -130,10 +121,15 @@ class DiffTalkCLI(LightningCLI):
         return None
 
 
+def _codec_hash(model: L.LightningModule) -> str | None:
+    """Return the hash of the frozen autoencoder whose cached latents a model reads; None for stages without one."""
+    return getattr(model, "codec_hash", None)
+
+
 def run_lightning(arguments: list[str]) -> None:
     """Parse and run one of LightningCLI's subcommands. Raises UserError where defaults or checkpoints are missing."""
     log_to_terminal()
-    for pattern in IRRELEVANT:
+    for pattern in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     try:
         build_cli(None if arguments == sys.argv[1:] else arguments)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from difftalk_pl.__main__ import EXAMPLES, LIGHTNING, OURS, _spelt_out, main
+from difftalk_pl.__main__ import LIGHTNING, OURS, main, parse
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -19,15 +19,14 @@ def python(*arguments, **options):
 
 def test_help_lists_every_command_with_a_line_and_imports_nothing_heavy():
     code = "import sys; from difftalk_pl.__main__ import main; main(['--help']); print(sorted(sys.modules))"
-    result = python("-c", code)
-    text, modules = result.stdout.rsplit("\n[", 1)
-    for name, line in {**LIGHTNING, **{name: line for name, (_, line) in OURS.items()}}.items():
+    text, modules = python("-c", code).stdout.rsplit("\n[", 1)
+    for name, line in (LIGHTNING | {name: command.line for name, command in OURS.items()}).items():
         assert f"  {name} " in text and line in text
     assert not any(f"'{heavy}'" in modules for heavy in ("torch", "lightning", "numpy", "jsonargparse", "diffusers"))
 
 
 def test_help_answers_within_two_seconds():
-    """The bound is part of the interface; it is met a hundred times over."""
+    """The bound is part of the interface; it is met with room."""
     started = time.monotonic()
     assert python("-m", "difftalk_pl", "--help").returncode == 0
     assert time.monotonic() - started < 2
@@ -36,10 +35,10 @@ def test_help_answers_within_two_seconds():
 @pytest.mark.parametrize("command", sorted(OURS))
 def test_every_command_explains_itself_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
-    text = capsys.readouterr().out
+        main([*command.split(), "--help"])
+    text = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0
-    assert "example: python -m difftalk_pl" in text and EXAMPLES[command].split()[0] in text
+    assert f"example: python -m difftalk_pl {command} {OURS[command].example}" in text
     assert "ERROR" not in text
 
 
@@ -47,6 +46,7 @@ def test_wrong_usage_exits_with_2(capsys):
     assert main([]) == 2
     assert main(["dance"]) == 2
     assert "unknown command 'dance'" in capsys.readouterr().err
+    assert main(["hdtf", "dance"]) == 2
     with pytest.raises(SystemExit) as stop:
         main(["synthesize", "--out", "x", "--clipz", "3"])
     assert stop.value.code == 2
@@ -58,42 +58,30 @@ def test_failed_work_exits_with_1_and_one_line(tmp_path, capsys):
     assert message.count("\n") == 0 and "no.ckpt: no such checkpoint" in message
 
 
-def test_weights_that_are_missing_are_named_in_one_line(tmp_path, capsys):
-    experiment = str(EXPERIMENTS / "demo" / "diffusion.yaml")
-    over = [
-        "--model.autoencoder",
-        str(tmp_path / "no.ckpt"),
-        "--run",
-        str(tmp_path / "run"),
-        "--trainer.logger",
-        "false",
-    ]
-    assert main(["fit", "-c", experiment, *over]) == 1
+def test_missing_weights_of_an_experiment_are_named_in_one_line(tmp_path, capsys):
+    missing, run = str(tmp_path / "no.ckpt"), str(tmp_path / "run")
+    over = ["--model.autoencoder", missing, "--run", run, "--trainer.logger", "false"]
+    assert main(["fit", "-c", str(EXPERIMENTS / "demo" / "diffusion.yaml"), *over]) == 1
     message = capsys.readouterr().err
     assert "Traceback" not in message
-    assert message.strip().splitlines()[-1].startswith(f"difftalk_pl fit: {tmp_path / 'no.ckpt'}: no such checkpoint")
+    assert message.strip().splitlines()[-1].startswith(f"difftalk_pl fit: {missing}: no such checkpoint")
 
 
-def test_both_spellings_of_an_option_are_taken(tmp_path):
-    arguments = ["--out", str(tmp_path / "data"), "--clips", "1", "--seconds", "3", "--workers", "1"]
-    assert main(["synthesize", *arguments, "--first-identity", "7"]) == 0
-    assert (tmp_path / "data" / "clips" / "synthetic_007").exists()
+def example(first: list[Path], out: Path, second: list[int], half: bool = False) -> None:
+    """Show what the parser makes of types.
+
+    Args:
+        first: Files.
+        out: A folder.
+        second: Numbers.
+        half: A flag.
+    """
 
 
-def test_a_flag_stands_alone_or_takes_its_value():
-    flags = {"--half", "--raw"}
-    assert _spelt_out(["--half", "--out", "x", "--raw"], flags) == ["--half=true", "--out", "x", "--raw=true"]
-    assert _spelt_out(["--half", "false", "--raw", "true", "y"], flags) == ["--half", "false", "--raw", "true", "y"]
-    assert _spelt_out(["--half=false", "--workers", "2"], flags) == ["--half=false", "--workers", "2"]
-
-
-def test_options_of_animate_are_spelt_as_its_documents_spell_them():
-    from difftalk_pl.__main__ import _parse
-    from difftalk_pl.animate.command import animate
-
-    line = "--checkpoint x --video v --audio a --out o --sampler unipc --steps 7 --fps source --face 2 --no-watermark"
-    given = _parse("animate", animate, [*line.split(), "--steadiness.filter", "0.3", "--paste.feather=0.1"])
-    assert (given["sampler"], given["steps"], given["fps"], given["face"]) == ("unipc", 7, "source", "2")
-    assert given["no_watermark"] is True and given["reference"] is None
-    assert (given["steadiness"].filter, given["paste"].feather) == (0.3, 0.1)
-    assert _parse("animate", animate, ["--checkpoint", "x", "--fps", "30"])["fps"] == 30
+def test_required_lists_take_several_words(monkeypatch, capsys):
+    monkeypatch.setitem(OURS, "example", OURS["table"])
+    given = parse("example", example, ["a", "b", "--out", "c", "--second", "1", "2", "--half", "true"])
+    assert given == {"first": [Path("a"), Path("b")], "out": Path("c"), "second": [1, 2], "half": True}
+    with pytest.raises(SystemExit):
+        parse("example", example, ["a", "--out", "c"])
+    assert "second" in capsys.readouterr().err

@@ -49,6 +49,9 @@ class HDTFDataModule(L.LightningDataModule):
         val_frames: only the first so many targets of every validation clip.
         test_frames: the same for test.
         smoothing: frames before and after the target whose audio windows the model sees; released: 4 and 3.
+        reference: which frames show the person; linked from model.sampler.reference.
+        audio_channels: channels that the features must have; linked from the model.
+        codec: hash of the autoencoder whose cached latents are read; linked from the model.
         sync: what a SyncNet sees and hears, for contents sync.
         seed: of the order and of the references.
         split: who trains, validates and tests.
@@ -66,6 +69,9 @@ class HDTFDataModule(L.LightningDataModule):
         val_frames: int | None = None,
         test_frames: int | None = None,
         smoothing: tuple[int, int] = AROUND,
+        reference: str = "each",
+        audio_channels: int | None = None,
+        codec: str | None = None,
         sync: SyncData = SyncData(),
         seed: int = 0,
         split: Split = Split(),
@@ -78,6 +84,7 @@ class HDTFDataModule(L.LightningDataModule):
         self.rule = ReferenceRule(min_reference_gap)
         self.frames_per_clip = {"train": None, "val": val_frames, "test": test_frames}
         self.smoothing, self.sync, self.seed = smoothing, sync, seed
+        self.reference, self.expected_channels, self.codec = reference, audio_channels, codec
         self.split, self.keep = split, keep
         self.loading = loading
         if features not in known_kinds():
@@ -189,9 +196,7 @@ class HDTFDataModule(L.LightningDataModule):
         )
 
     def _policy(self) -> ReferencePolicy:
-        """Of the stage that is run; the usual one for a stage that takes no references."""
-        sampler = getattr(getattr(self.trainer, "lightning_module", None), "sampler", None)
-        return ReferencePolicy() if sampler is None else sampler.policy
+        return ReferencePolicy.parse(self.reference)
 
     def own_clips(self, windows: Windows) -> range:
         """Numbers of the clips that this process evaluates: none twice, and none at all where there are too few."""
@@ -203,10 +208,9 @@ class HDTFDataModule(L.LightningDataModule):
         return DataLoader(windows, self.loading.eval_batch_size, sampler=places, num_workers=self.loading.workers)
 
     def _latents(self, clips: list[Clip]) -> Latents:
-        codec = getattr(getattr(self.trainer, "lightning_module", None), "codec", None)
-        if codec is None:
+        if self.codec is None:
             raise UserError("data.contents latents: the model has no autoencoder to tell which latents are meant")
-        return open_latents(LatentCache(self.root, codec.hash, self.mask.name), clips, self.loading)
+        return open_latents(LatentCache(self.root, self.codec, self.mask.name), clips, self.loading)
 
     def train_dataloader(self) -> DataLoader:
         windows = self.windows["train"]

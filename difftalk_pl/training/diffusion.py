@@ -88,21 +88,12 @@ class DiffusionTraining(L.LightningModule):
         self.optimisation.prevail(self.optimizers(), self.lr_schedulers())
 
     def setup(self, stage: str) -> None:
-        """Hold the data against the model before any step."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        channels, expected = data.audio_channels, self.difftalk.config.conditioning.audio_channels
-        if channels != expected:
-            raise UserError(
-                f"data.features {data.features} has {channels} channels, "
-                f"model.difftalk.conditioning.audio_channels is {expected}: set it to {channels}"
-            )
-        seen = tuple(self.trainer.datamodule.smoothing)  # type: ignore[attr-defined]
-        if seen != tuple(self.difftalk.config.conditioning.smoothing):
-            raise UserError(
-                f"data.smoothing is {list(seen)}, model.difftalk.conditioning.smoothing is "
-                f"{list(self.difftalk.config.conditioning.smoothing)}: set both alike"
-            )
         self.codec.to(self.device)
+
+    @property
+    def codec_hash(self) -> str:
+        """Hash of the frozen autoencoder, under which its latents are cached."""
+        return self.codec.hash
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         part = batch_idx % self.trainer.accumulate_grad_batches  # parts of one step must not share their noise
