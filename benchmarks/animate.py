@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from difftalk_pl.animate.paste import border_difference, match_colour
-from difftalk_pl.data.audio import RATE
+from difftalk_pl.data.features.windows import RATE
 from difftalk_pl.media.sound import read_audio
 from difftalk_pl.media.video import probe
 from difftalk_pl.media.wav import write_wav

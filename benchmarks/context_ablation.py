@@ -27,7 +27,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from difftalk_pl.__main__ import main as difftalk
-from difftalk_pl.data.audio import FEATURES
 from difftalk_pl.data.clips import (
     SAMPLES_PER_FRAME,
     ClipRow,
@@ -37,6 +36,7 @@ from difftalk_pl.data.clips import (
     write_clip,
     write_rows,
 )
+from difftalk_pl.data.features.mfcc import MFCC
 from difftalk_pl.models.conditioning import ConditioningConfig
 from difftalk_pl.models.denoiser import DenoiserConfig
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
@@ -213,7 +213,7 @@ def cut(data: Path, out: Path, share: float = 0.8, longest: int = 1000) -> None:
                 frames=(reader[frame] for frame in range(start, end)),
                 audio=clip.audio()[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME],
                 landmarks=clip.landmarks[start:end],
-                features=[FEATURES["mfcc"]()],
+                features=[MFCC()],
                 info={"source": {"path": str(clip.folder), "frames": [start, end]}},
             )
             rows.append(ClipRow(name, name, end - start, str(clip.folder), "ok"))

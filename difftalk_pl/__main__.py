@@ -63,7 +63,7 @@ OURS = {
         "--whole data/people --rule identity --out data/people/splits",
     ),
     "add-features": Command(
-        "difftalk_pl.data.add_features",
+        "difftalk_pl.data.features.stored",
         "compute another kind of speech features for a prepared dataset",
         "--data data/people --features deepspeech --deepspeech models/output_graph.pb",
     ),

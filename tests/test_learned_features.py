@@ -9,7 +9,8 @@ import pytest
 from difftalk_pl.animate.command import animate
 from difftalk_pl.animate.command import pipeline as module
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.features.kinds import SpeechModels, add_missing, check_models, open_features, record_models
+from difftalk_pl.data.features.kinds import SpeechModels, check_models, open_features
+from difftalk_pl.data.features.stored import add_missing, record_models
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 from difftalk_pl.media.video import read_audio, read_frames, write_video

@@ -11,7 +11,7 @@ from difftalk_pl.animate.jobs import run_jobs
 from difftalk_pl.animate.paste import Paste
 from difftalk_pl.animate.pipeline import FaceSettings, TalkingHeadPipeline
 from difftalk_pl.animate.preview import refuse_picture
-from difftalk_pl.data.audio import FPS
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.errors import UsageError, UserError
 from difftalk_pl.generation.consistency import Steadiness
 from difftalk_pl.generation.presets import Preset, choose_sampler

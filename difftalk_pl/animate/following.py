@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
-from difftalk_pl.data.audio import FPS
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.references import read_picture
 from difftalk_pl.errors import UserError
 from difftalk_pl.faces.chosen_face import follow_face

@@ -15,11 +15,11 @@ from difftalk_pl.animate.paste import Paste
 from difftalk_pl.animate.speech import speech_of_training
 from difftalk_pl.animate.talking_video import TalkingVideo
 from difftalk_pl.animate.timing import StageClock
-from difftalk_pl.data.audio import FPS, RATE, FeatureKind
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME
 from difftalk_pl.data.dataset import GENERATION, Windows
 from difftalk_pl.data.driven import DrivenClip, back_and_forth
-from difftalk_pl.data.features.kinds import SpeechModels
+from difftalk_pl.data.features.kinds import FeatureKind, SpeechModels
+from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.errors import UserError

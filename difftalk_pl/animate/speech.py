@@ -3,8 +3,7 @@
 import logging
 from pathlib import Path
 
-from difftalk_pl.data.audio import FeatureKind
-from difftalk_pl.data.features.kinds import LEARNED, OPTIONS, SHOWN, SpeechModels, open_features
+from difftalk_pl.data.features.kinds import OPTIONS, SHOWN, FeatureKind, SpeechModels, open_features
 from difftalk_pl.errors import UserError
 from difftalk_pl.training.contract import DataContract
 
@@ -27,7 +26,7 @@ def speech_of_training(
     made_with = f"{kind} features" + (f" of {contract.features_model}" if contract.features_model else "")
     if contract.features_sha256:
         made_with += f" (sha256 {contract.features_sha256[:SHOWN]}…)"
-    if kind in LEARNED and getattr(models, OPTIONS[kind]) is None:
+    if kind in OPTIONS and getattr(models, OPTIONS[kind]) is None:
         option = OPTIONS[kind].replace("_", "-")
         raise UserError(f"{checkpoint}: was trained with {made_with}; give what made them by --{option}")
     features = open_features(kind, models)

@@ -13,8 +13,8 @@ from difftalk_pl.callbacks.media import EvaluationMedia
 from difftalk_pl.callbacks.protocol import results, seen_in_training
 from difftalk_pl.callbacks.publishing import log_clip_table, log_numbers, log_step
 from difftalk_pl.callbacks.results import summarise, write_results
-from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.dataset import Windows
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.lip_crops import SyncCrop
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.judge import Judge, Measuring

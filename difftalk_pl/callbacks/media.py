@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import WandbLogger
 from difftalk_pl.callbacks.plots import codebook_use, difference_maps, offset_curves
 from difftalk_pl.callbacks.publishing import log_step
 from difftalk_pl.callbacks.sheets import contact_sheet, save_picture, side_by_side
-from difftalk_pl.data.audio import FPS, RATE
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
+from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.evaluation.judge import ClipScore
 from difftalk_pl.evaluation.judging import Shown
 from difftalk_pl.media.video import write_video

@@ -11,8 +11,8 @@ import numpy as np
 
 from difftalk_pl import __version__
 from difftalk_pl.animate.watermark import Watermark
-from difftalk_pl.data.audio import RATE
 from difftalk_pl.data.dataset import Windows
+from difftalk_pl.data.features.windows import RATE
 from difftalk_pl.errors import UserError
 from difftalk_pl.generation.drawing import draw
 from difftalk_pl.media.tags import TAG

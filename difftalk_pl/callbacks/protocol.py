@@ -6,8 +6,8 @@ from typing import Any
 import lightning as L
 
 from difftalk_pl.callbacks.results import FORMAT, protocol_hash, software
-from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import versions
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.evaluation.judging import Verdict
 from difftalk_pl.revision import revision
 from difftalk_pl.training.weights import plain

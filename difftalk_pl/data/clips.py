@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from difftalk_pl.data.audio import FPS, RATE, FeatureKind
+from difftalk_pl.data.features.kinds import FeatureKind
+from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.files.arrays import map_array
 from difftalk_pl.data.files.leftovers import OLD, aside_name
 from difftalk_pl.data.files.sums import write_sums

@@ -9,7 +9,6 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from difftalk_pl.animate.following import face_in
-from difftalk_pl.data.audio import AROUND
 from difftalk_pl.data.clips import Clip, open_clips, read_dataset
 from difftalk_pl.data.dataset import (
     EVALUATION,
@@ -21,7 +20,9 @@ from difftalk_pl.data.dataset import (
     Part,
     Windows,
 )
-from difftalk_pl.data.features.kinds import FeatureModel, check_features, known_kinds, read_record
+from difftalk_pl.data.features.kinds import KINDS, FeatureModel
+from difftalk_pl.data.features.stored import check_features, read_record
+from difftalk_pl.data.features.windows import AROUND
 from difftalk_pl.data.latent_batches import to_network_precision
 from difftalk_pl.data.latents import LatentCache, Latents
 from difftalk_pl.data.loaders import Loading, make_loader, open_latents, training_order
@@ -87,8 +88,8 @@ class HDTFDataModule(L.LightningDataModule):
         self.reference, self.expected_channels, self.codec = reference, audio_channels, codec
         self.split, self.keep = split, keep
         self.loading = loading
-        if features not in known_kinds():
-            raise UserError(f"features {features!r}: expected one of {', '.join(known_kinds())}")
+        if features not in KINDS:
+            raise UserError(f"features {features!r}: expected one of {', '.join(KINDS)}")
         self.windows: dict[str, Any] = {}  # Windows, or SyncWindows
         self.sides: dict[str, list[Clip]] = {}
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from difftalk_pl.data.audio import AROUND, FPS, smoothing_windows
 from difftalk_pl.data.clips import Clip
+from difftalk_pl.data.features.windows import AROUND, FPS, smoothing_windows
 from difftalk_pl.data.latents import Latents
 from difftalk_pl.data.masks import MaskPolicy, hide
 from difftalk_pl.data.pixels import to_network

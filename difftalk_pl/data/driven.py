@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from difftalk_pl.data.audio import FPS, STEPS_PER_FRAME
 from difftalk_pl.data.clips import Clip
+from difftalk_pl.data.features.windows import FPS, STEPS_PER_FRAME
 from difftalk_pl.media.video import FrameReader
 
 

@@ -12,9 +12,9 @@ import torch
 from numpy.lib.stride_tricks import as_strided
 from torch.utils.data import Dataset, get_worker_info
 
-from difftalk_pl.data.audio import STEPS_PER_FRAME, WINDOW
 from difftalk_pl.data.clips import Clip
 from difftalk_pl.data.dataset import LANDMARKS_WITHOUT_MOUTH, TRAINING, Draw, Window, Windows
+from difftalk_pl.data.features.windows import STEPS_PER_FRAME, WINDOW
 from difftalk_pl.data.files.array_file import ArrayFile, Layout
 from difftalk_pl.data.latents import LatentFile, Latents
 from difftalk_pl.errors import UserError

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from difftalk_pl.data.audio import FPS, RATE
+from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.errors import UserError
 
 COEFFICIENTS = 13

@@ -13,10 +13,11 @@ from typing import Literal
 from rich.markup import escape
 from rich.table import Table
 
-from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clip_book import ClipBook
 from difftalk_pl.data.clips import ClipRow, create_dataset
-from difftalk_pl.data.features.kinds import SpeechModels, check_kinds, check_models, record_models, shared_threads
+from difftalk_pl.data.features.kinds import SpeechModels, check_kinds, check_models, shared_threads
+from difftalk_pl.data.features.stored import record_models
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.files.claims import Claims, TakenOverError
 from difftalk_pl.data.files.job_bars import JobBars
 from difftalk_pl.data.files.leftovers import remove_half_written, remove_leftovers

@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from difftalk_pl.data.audio import FPS, RATE
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, ClipRow, versions, write_clip
-from difftalk_pl.data.features.kinds import SpeechModels, add_missing, open_features
+from difftalk_pl.data.features.kinds import SpeechModels, open_features
+from difftalk_pl.data.features.stored import add_missing
+from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.files.pool import Report
 from difftalk_pl.data.overlay import write_overlay
 from difftalk_pl.data.sources.clip_list import Piece
@@ -167,7 +168,7 @@ def finished_clip(job: Job, made_from: dict[str, Any], ready: Callable[[], None]
     if not _is_same(info, made_from):
         return None
     clip = Clip(job.root, job.name, info["frames"])
-    add_missing([clip], job.features, job.models, ready)
+    add_missing([clip], job.features, job.models)
     return clip
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import open_clips, write_json
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.files.whole_files import replacing
 from difftalk_pl.data.hdtf.tables import SOURCES, TABLES, read_annotations
 from difftalk_pl.data.sources.clip_list import Piece, read_clip_list

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import Clip
 from difftalk_pl.data.dataset import Draw
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.lip_crops import SMOOTHED, SyncCrop, crop_boxes, lip_frames
 from difftalk_pl.data.lip_sync import WINDOW_FRAMES, sync_mfcc
 from difftalk_pl.errors import UserError

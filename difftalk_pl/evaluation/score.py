@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from difftalk_pl.callbacks.results import FORMAT, protocol_hash, software, summarise, write_results
-from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import versions
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.masks import MaskName, MaskPolicy
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.judge import GROUND_TRUTH, ClipFacts, ClipScore, Judge, Measuring

@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from difftalk_pl.data.audio import FPS, RATE
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, open_clips, read_dataset
+from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.source import Settings, to_fractions
 from difftalk_pl.data.sources.layouts import find_videos

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from difftalk_pl.data.audio import FEATURES
+from difftalk_pl.data.features.mfcc import MFCC
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.difftalk import DiffTalkConfig
 from difftalk_pl.training import published
@@ -16,7 +16,7 @@ from difftalk_pl.training.weights import Weights, plain
 
 log = logging.getLogger(__name__)
 
-CHANNELS = {"deepspeech": 29} | {name: kind.channels for name, kind in FEATURES.items()}  # others have many sizes
+CHANNELS = {"deepspeech": 29, "mfcc": MFCC.channels}  # others have many sizes
 LATENT_SIDE = 64  # of the released denoiser; a picture's side is that times the first stage's factor
 SIZES = (64, 128, 256, 512)  # of the frames that `prepare` makes
 LOSS = "loss."  # in a first stage: discriminator and LPIPS

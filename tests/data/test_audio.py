@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 from python_speech_features import mfcc
 
-from difftalk_pl.data.audio import FEATURES, MFCC, audio_windows, smoothing_windows
-from difftalk_pl.data.clips import ClipRow as Row
-from difftalk_pl.data.clips import create_dataset, open_clips, write_clip, write_rows
-from difftalk_pl.data.datamodule import HDTFDataModule
-from difftalk_pl.data.dataset import Windows
-from difftalk_pl.errors import UserError
+from difftalk_pl.data.features.mfcc import MFCC
+from difftalk_pl.data.features.windows import audio_windows, smoothing_windows
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "audio_windows.npz"  # three channels of the oracle's 29
 STEP = 320  # samples of 20 ms
@@ -145,40 +141,3 @@ def test_digital_silence_is_finite_and_flat():
         np.concatenate([np.zeros(16000), np.full(16000, 9000) * (-1) ** np.arange(16000)]).astype("<i2")
     )
     assert np.isfinite(with_silence).all() and np.abs(with_silence).max() < 20
-
-
-class Loudness:
-    """Two channels, so that no other kind's shape fits by chance."""
-
-    name = "loudness"
-    channels = 2
-
-    def __call__(self, samples: np.ndarray) -> np.ndarray:
-        power = np.square(samples.astype(np.float32).reshape(-1, STEP)).mean(axis=1)
-        return np.stack([power, np.arange(len(power))], axis=1).astype(np.float32)
-
-
-def test_another_kind_of_features_needs_a_class_and_a_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(FEATURES, "loudness", Loudness)
-    create_dataset(tmp_path, 16)
-    write_clip(
-        tmp_path,
-        "a",
-        frames=[np.zeros((16, 16, 3), np.uint8)] * 10,
-        audio=np.arange(6400).astype(np.int16),
-        landmarks=np.full((10, 68, 2), 0.5),
-        features=[FEATURES["loudness"]()],
-        info={},
-    )
-    write_rows(tmp_path, [Row("a", "a", 10, "", "ok")])
-    windows = Windows(open_clips(tmp_path), ("audio",), features="loudness")
-    assert windows[4]["audio"].shape == (8, 16, 2)
-    assert windows[4]["audio"][4, :, 1].tolist() == list(range(16))  # frame 4: steps 0 to 15
-    assert HDTFDataModule(tmp_path, features="loudness").features == "loudness"
-    with pytest.raises(UserError, match="run prepare with --features mfcc"):
-        Windows(open_clips(tmp_path), ("audio",))[0]
-
-
-def test_unknown_features_are_refused(tmp_path):
-    with pytest.raises(UserError, match="features 'mfc': expected one of mfcc"):
-        HDTFDataModule(tmp_path, features="mfc")

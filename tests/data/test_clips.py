@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import skimage.data
 
-from difftalk_pl.data.audio import MFCC
 from difftalk_pl.data.clips import (
     Clip,
     ClipRow,
@@ -22,6 +21,7 @@ from difftalk_pl.data.clips import (
     write_clip,
     write_rows,
 )
+from difftalk_pl.data.features.mfcc import MFCC
 from difftalk_pl.data.files.leftovers import aside_name, remove_leftovers
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError

@@ -9,9 +9,9 @@ import torch
 from scipy.stats import chisquare
 from torch.utils.data import DataLoader
 
-from difftalk_pl.data.audio import smoothing_windows
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.dataset import EVALUATION, FRAME, TRAINING, Draw, Windows
+from difftalk_pl.data.features.windows import smoothing_windows
 from difftalk_pl.data.latents import LatentCache
 from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.references import ReferenceRule

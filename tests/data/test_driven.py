@@ -5,10 +5,10 @@ import pickle
 import numpy as np
 import pytest
 
-from difftalk_pl.data.audio import smoothing_windows
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.dataset import GENERATION, Windows
 from difftalk_pl.data.driven import DrivenClip, back_and_forth
+from difftalk_pl.data.features.windows import smoothing_windows
 from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.errors import UserError
 

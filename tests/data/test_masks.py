@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import open_clips
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.masks import MaskPolicy, hide
 from difftalk_pl.data.source import Settings, to_fractions
 from difftalk_pl.faces.framing import crop_square, fill_gaps, smooth

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from difftalk_pl.data.audio import MFCC
+from difftalk_pl.data.features.mfcc import MFCC
 from difftalk_pl.media.sound import SoundReader
 from difftalk_pl.media.video import MediaError, read_audio, write_video
 from tests.media.test_video import chirp, lag, make, numbered

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from difftalk_pl.data.audio import smoothing_windows
 from difftalk_pl.data.dataset import LANDMARKS_WITHOUT_MOUTH
+from difftalk_pl.data.features.windows import smoothing_windows
 from difftalk_pl.models.conditioning import ConditioningConfig
 from difftalk_pl.models.denoiser import DenoiserConfig
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig

@@ -14,9 +14,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from difftalk_pl.data.audio import FPS, RATE, STEPS_PER_FRAME
 from difftalk_pl.data.features.frozen_graph import Graph, read_graph
 from difftalk_pl.data.features.kinds import FeatureModel, SpeechModels
+from difftalk_pl.data.features.windows import FPS, RATE, STEPS_PER_FRAME
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.pretrained import file_hash
 

@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from difftalk_pl.data.audio import FPS, RATE, STEPS_PER_FRAME
 from difftalk_pl.data.features.kinds import FeatureModel, SpeechModels
+from difftalk_pl.data.features.windows import FPS, RATE, STEPS_PER_FRAME
 from difftalk_pl.errors import UserError
 
 STEP = RATE // (FPS * STEPS_PER_FRAME)  # 320 samples

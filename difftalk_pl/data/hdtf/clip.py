@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import write_json
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.files.claims import Claims
 from difftalk_pl.data.files.pool import Report
 from difftalk_pl.data.hdtf.crop import LOOKS, Chosen, Part, choose_crop

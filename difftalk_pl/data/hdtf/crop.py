@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from difftalk_pl.data.audio import FPS
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.hdtf.tables import Window
 from difftalk_pl.errors import UserError
 from difftalk_pl.faces.framing import MARGIN, OUTSIDE, Crop, crop_square, face_size, fill_gaps

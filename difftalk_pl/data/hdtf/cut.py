@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from difftalk_pl.data.audio import FPS
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.files.claims import Claims
 from difftalk_pl.data.files.job_bars import JobBars
 from difftalk_pl.data.files.pool import Event, run_jobs

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import Clip
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.quality.measures import Quality
 from difftalk_pl.data.quality.table import TABLE, read_quality
 from difftalk_pl.errors import UserError

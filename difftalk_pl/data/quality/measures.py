@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import laplace
 
-from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, read_dataset
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.faces.framing import face_size
 from difftalk_pl.faces.head_pose import yaw
 

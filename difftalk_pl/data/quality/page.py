@@ -11,8 +11,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from difftalk_pl.data.audio import FPS
 from difftalk_pl.data.clips import ClipRow, read_rows
+from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.quality.measures import MEASURES, Quality
 from difftalk_pl.data.quality.table import Spread, hours, measure_dataset, spread
 from difftalk_pl.data.quality.template import PAGE

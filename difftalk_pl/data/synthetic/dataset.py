@@ -15,8 +15,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from difftalk_pl.data.audio import FEATURES, FPS, RATE
 from difftalk_pl.data.clips import Clip, ClipRow, create_dataset, read_rows, write_clip, write_rows
+from difftalk_pl.data.features.mfcc import MFCC
+from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.files.leftovers import remove_leftovers
 from difftalk_pl.data.synthetic.drawing import draw, draw_background
 from difftalk_pl.data.synthetic.puppet import Colour, Identity, Pose, landmarks
@@ -196,7 +197,7 @@ def _make(out: Path, recipe: dict[str, Any], number: int) -> None:
         frames=clip.frames(recipe["size"]),
         audio=clip.audio,
         landmarks=clip.landmarks(),
-        features=[FEATURES["mfcc"]()],
+        features=[MFCC()],
         info={
             "source": "synthetic",
             "recipe": recipe,

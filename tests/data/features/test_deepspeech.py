@@ -7,7 +7,6 @@ import pytest
 import torch
 from python_speech_features import mfcc
 
-from difftalk_pl.data.audio import audio_windows
 from difftalk_pl.data.features import deepspeech as module
 from difftalk_pl.data.features.deepspeech import (
     CELL,
@@ -18,6 +17,7 @@ from difftalk_pl.data.features.deepspeech import (
     open_kind,
 )
 from difftalk_pl.data.features.kinds import SpeechModels, open_features
+from difftalk_pl.data.features.windows import audio_windows
 from difftalk_pl.errors import UserError
 from tests.frozen import constants, deepspeech, deepspeech_constants, node, write_deepspeech
 

@@ -9,8 +9,9 @@ import pytest
 from scipy.linalg import solve_toeplitz
 from scipy.ndimage import binary_dilation, minimum_filter1d
 
-from difftalk_pl.data.audio import MFCC, audio_windows
 from difftalk_pl.data.clips import open_clips, read_rows
+from difftalk_pl.data.features.mfcc import MFCC
+from difftalk_pl.data.features.windows import audio_windows
 from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.synthetic.dataset import draw_identity, perform, synthesize
 from difftalk_pl.data.synthetic.drawing import draw, draw_background
