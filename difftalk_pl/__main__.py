@@ -70,7 +70,7 @@ OURS = {
     "cache-latents": Command(
         "difftalk_pl.training.codec",
         "encode a dataset once with a trained autoencoder",
-        "--data data/people --autoencoder runs/vq_f4_256/checkpoints/last.ckpt",
+        "--data data/people --autoencoder runs/vq_f4/checkpoints/last.ckpt",
     ),
     "animate": Command(
         "difftalk_pl.animate.command",
@@ -85,7 +85,7 @@ OURS = {
     "export": Command(
         "difftalk_pl.training.weights",
         "turn a checkpoint into a folder of config.json and model.safetensors",
-        "--checkpoint runs/talk_256/checkpoints/last.ckpt --out models/talk",
+        "--checkpoint runs/talk/checkpoints/last.ckpt --out models/talk",
     ),
     "import-checkpoint": Command(
         "difftalk_pl.training.importing",
@@ -115,8 +115,8 @@ commands:
 
 examples:
   python -m difftalk_pl prepare videos/ --out data/people --size 256 --workers 8
-  python -m difftalk_pl fit -c experiments/autoencoder/vq_f4_256.yaml
-  python -m difftalk_pl cache-latents --data data/people --autoencoder runs/vq_f4_256/checkpoints/last.ckpt
+  python -m difftalk_pl fit -c experiments/autoencoder/vq_f4.yaml
+  python -m difftalk_pl cache-latents --data data/people --autoencoder runs/vq_f4/checkpoints/last.ckpt
   python -m difftalk_pl fit -c experiments/diffusion/paper.yaml --trainer.devices 8
   python -m difftalk_pl animate --checkpoint CKPT --video person.mp4 --audio speech.wav --out talking.mp4
 
