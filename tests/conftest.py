@@ -1,5 +1,6 @@
-"""Fixtures that all rooms share."""
+"""Fixtures that all packages share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,37 @@ def runner(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> R
 
 
 @pytest.fixture(scope="session")
-def codec(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
-    """The checkpoint of a stage 1 run of a few steps, and latents made with it."""
+def fits(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Runner:
+    """The runner in whose folder the session's fits lie, for tests that only read them."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    return Runner(tmp_path_factory.mktemp("fits"), prepared)
+
+
+@pytest.fixture(scope="session")
+def fitted_autoencoder(fits: Runner) -> Path:
+    """The run folder of a stage 1 fit of a few steps."""
+    fits("fit", "autoencoder", "autoencoder")
+    return fits.folder / "autoencoder"
+
+
+@pytest.fixture(scope="session")
+def codec(fits: Runner, fitted_autoencoder: Path) -> Path:
+    """The checkpoint of that fit; the latents of `prepared` are cached with it."""
     from difftalk_pl.training.codec import cache_latents
 
-    small = Runner(tmp_path_factory.mktemp("codec"), prepared)
-    small("fit", "autoencoder", "codec")
-    cache_latents(prepared, small.checkpoint("codec"), workers=0, device="cpu")
-    return small.checkpoint("codec")
+    cache_latents(fits.data, fits.checkpoint("autoencoder"), workers=0)
+    return fits.checkpoint("autoencoder")
+
+
+@pytest.fixture(scope="session")
+def fitted_diffusion(fits: Runner, codec: Path) -> Path:
+    """The run folder of a stage 2 fit of a few steps on cached latents."""
+    fits("fit", "diffusion", "diffusion", {"model": {"init_args": {"autoencoder": str(codec)}}})
+    return fits.folder / "diffusion"
+
+
+@pytest.fixture(scope="session")
+def fitted_syncnet(fits: Runner) -> Path:
+    """The run folder of a SyncNet fit of a few steps."""
+    fits("fit", "syncnet", "syncnet")
+    return fits.folder / "syncnet"
