@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export WANDB_SILENT ?= true
 
-.PHONY: setup demo test oracles lint clean
+.PHONY: setup demo test test-slow oracles lint clean
 
 setup: .venv/ready
 
@@ -17,8 +17,13 @@ demo: setup
 	bash experiments/demo/run.sh $(BIN)/python
 
 # Two processes of one thread each: the tests are many small computations, for which threads wait for each other.
+PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: setup
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-slow: setup # killed processes, lost ranks
+	$(PYTEST) -m slow
 
 oracles: setup
 	$(BIN)/python -m pytest -m oracle
