@@ -55,7 +55,7 @@ OURS = {
     "report": Command(
         "difftalk_pl.data.report",
         "measure the clips of a prepared dataset and show them on a page",
-        "--dataset data/people",
+        "--data data/people",
     ),
     "split": Command(
         "difftalk_pl.data.split_files",

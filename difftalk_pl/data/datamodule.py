@@ -27,7 +27,7 @@ from difftalk_pl.data.latent_batches import to_network_precision
 from difftalk_pl.data.latents import LatentCache, Latents
 from difftalk_pl.data.loaders import Loading, make_loader, open_latents, training_order
 from difftalk_pl.data.masks import MaskName, MaskPolicy
-from difftalk_pl.data.quality.keep import Keep, keep_good
+from difftalk_pl.data.quality import keep_clips
 from difftalk_pl.data.references import ReferencePolicy, ReferenceRule
 from difftalk_pl.data.sampler import ShardSampler, WindowSampler
 from difftalk_pl.data.splits import Split
@@ -56,7 +56,7 @@ class HDTFDataModule(L.LightningDataModule):
         sync: what a SyncNet sees and hears, for contents sync.
         seed: of the order and of the references.
         split: who trains, validates and tests.
-        keep: of every side only the clips within ranges of columns of quality.csv, such as yaw: [null, 35].
+        keep: condition on the columns of quality.csv that a clip has to fulfil, such as yaw < 35 and sharpness > 20.
         loading: batch sizes and workers, the order of training, and where latents are read from.
     """
 
@@ -76,7 +76,7 @@ class HDTFDataModule(L.LightningDataModule):
         sync: SyncData = SyncData(),
         seed: int = 0,
         split: Split = Split(),
-        keep: Keep = Keep(),
+        keep: str | None = None,
         loading: Loading = Loading(),
     ) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class HDTFDataModule(L.LightningDataModule):
         used = {clip.name for side in sides.values() for clip in side}
         if unused := [clip.name for clip in clips if clip.name not in used]:
             log.info("on no side: %s", ", ".join(unused))
-        self.sides = sides = keep_good(self.root, sides, self.keep)
+        self.sides = sides = {side: keep_clips(self.root, kept, self.keep) for side, kept in sides.items()}
         log.info("clips: %s", ", ".join(f"{side} {len(clips)}" for side, clips in sides.items()))
         if self.contents == "sync":
             self.windows = open_sides(sides, stage, self.sync, self.seed)

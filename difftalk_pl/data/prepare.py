@@ -22,8 +22,8 @@ from difftalk_pl.data.files.claims import Claims, TakenOverError
 from difftalk_pl.data.files.job_bars import JobBars
 from difftalk_pl.data.files.leftovers import remove_half_written, remove_leftovers
 from difftalk_pl.data.files.pool import Event, Report, run_jobs
-from difftalk_pl.data.quality.page import write_report
 from difftalk_pl.data.refusals import Refusals
+from difftalk_pl.data.report import report as write_report
 from difftalk_pl.data.source import Job, Outcome, Settings, run_job
 from difftalk_pl.data.sources.layouts import IdentityRule, NameRule, find_pieces
 from difftalk_pl.errors import UserError
@@ -116,7 +116,7 @@ def prepare(
     if not usable:
         raise UserError(f"{out}: no clip could be prepared; the reasons are in {out / 'clips.csv'}")
     if report:
-        log.info("%s", write_report(out, workers))
+        write_report(out, workers)
 
 
 def _work(

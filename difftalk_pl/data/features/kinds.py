@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from difftalk_pl.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 KINDS = {
     "mfcc": "difftalk_pl.data.features.mfcc",
@@ -72,6 +75,12 @@ class SpeechModels:
     speech_layer: int | None = None
     device: str = "auto"
     threads: int | None = None
+
+    def torch_device(self) -> "torch.device":
+        """Return the device that `device` means on this machine."""
+        import torch
+
+        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device)
 
 
 def shared_threads(workers: int) -> int:

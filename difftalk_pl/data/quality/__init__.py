@@ -1,1 +1,0 @@
-"""What is measured of prepared clips, shown and filtered by."""

@@ -1,0 +1,159 @@
+"""Measures of clips against closed forms, the report command, and the filter data.keep."""
+
+import logging
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from difftalk_pl.__main__ import main
+from difftalk_pl.data.clips import Clip, open_clips
+from difftalk_pl.data.datamodule import HDTFDataModule
+from difftalk_pl.data.quality import MEASURES, head_motion, keep_clips, loudness, measure, read_quality, sharpness
+from difftalk_pl.data.splits import Split
+from difftalk_pl.errors import UserError
+
+SECOND = np.arange(16000) / 16000
+
+
+def test_sharpness_falls_with_blur(prepared):
+    clip = open_clips(prepared)[0]
+    with closing(clip.reader()) as reader:
+        frame = reader[0]
+    points = np.array(clip.landmarks[0])
+    blurred = [gaussian_filter(frame, (sigma, sigma, 0)) for sigma in (0.5, 1, 2)]
+    values = [sharpness(picture, points) for picture in (frame, *blurred)]
+    assert values == sorted(values, reverse=True) and values[-1] < values[0] / 20
+    assert sharpness(np.full_like(frame, 90), points) == 0
+
+
+def test_levels_of_known_sounds():
+    sine = np.round(16384 * np.sin(2 * np.pi * 1000 * SECOND)).astype(np.int16)
+    level, speech, clipping = loudness(sine)
+    assert level == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.01) and (speech, clipping) == (1, 0)
+    level, speech, _ = loudness(np.concatenate([sine, np.zeros_like(sine)]))
+    assert level == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)) - 3.01, abs=0.01) and speech == 0.5
+    assert loudness(np.where(sine >= 0, 32767, -32768).astype(np.int16))[2] == 1
+    assert loudness(np.zeros(6400, np.int16)) == (None, 0, 0)
+
+
+def test_motion_counts_face_sizes_a_second():
+    points = np.random.default_rng(0).random((1, 68, 2)).repeat(26, axis=0)
+    points[:, 0], points[:, 16] = (0, 0), (0.5, 0)
+    assert head_motion(points) == 0
+    points = points + np.linspace(0, 1, 26)[:, None, None] * (0.3, 0.4)
+    assert head_motion(points) == pytest.approx(1), "half the frame in a second, and the face is half as wide"
+
+
+@pytest.fixture(scope="module")
+def reported(prepared, tmp_path_factory) -> Path:
+    """Four drawn clips and their report; the video of the third is damaged."""
+    root = shutil.copytree(
+        prepared, tmp_path_factory.mktemp("quality") / "data", ignore=shutil.ignore_patterns("latents")
+    )
+    (root / "clips" / "synthetic_002" / "video.mp4").write_bytes(b"no video")
+    assert main(["report", "--data", str(root), "--workers", "2"]) == 1
+    return root
+
+
+def test_the_table_holds_the_measures_and_why_a_clip_has_none(reported):
+    table = read_quality(reported).set_index("name")
+    assert list(table.index) == [f"synthetic_{number:03d}" for number in range(4)]
+    clip = open_clips(reported)[0]
+    ears = np.linalg.norm(np.diff(clip.landmarks[:, [0, 16]], axis=1)[:, 0], axis=1).mean()
+    row = table.loc[clip.name]
+    assert row.face_size == pytest.approx(64 * ears, rel=1e-4) and row.seconds == clip.frames / 25
+    assert row.yaw < 1 and 0 < row.motion < 1 and 0 < row.speech <= 1 and np.isnan(row.faces)
+    assert "video.mp4" in table.reason["synthetic_002"] and np.isnan(table.yaw["synthetic_002"])
+    assert (table.reason == "").sum() == 3
+
+
+def test_the_page_shows_every_clip_and_loads_nothing_from_elsewhere(reported):
+    page = (reported / "report" / "index.html").read_text(encoding="utf-8")
+    assert "3 clips of 0.00 h are measured, 1 are damaged" in page and "<script" not in page and "http" not in page
+    for clip in open_clips(reported):
+        assert f'src="{clip.name}.jpg"' in page
+    sheet = Image.open(reported / "report" / "synthetic_000.jpg")
+    green = (np.asarray(sheet, int) @ (-1, 2, -1) > 200).sum()
+    assert sheet.size == (1024, 768) and green > 12 * 68, "landmarks are drawn"
+
+
+def test_only_clips_that_changed_are_measured_again(reported, monkeypatch, tmp_path):
+    root = shutil.copytree(reported, tmp_path / "data")
+    measured = []
+    monkeypatch.setattr("difftalk_pl.data.report.measure", lambda clip: measured.append(clip.name) or measure(clip))
+    (root / "clips" / "synthetic_001" / "landmarks.npy").touch()
+    before = read_quality(root)
+    main(["report", "--data", str(root)])
+    assert measured == ["synthetic_001"]
+    assert before.drop(columns="stamp").equals(read_quality(root).drop(columns="stamp"))
+
+
+def test_real_clips_have_known_measures(real_clips, tmp_path):
+    """In pixels of the source; clips of two sizes have similar sharpness."""
+    from difftalk_pl.data.prepare import prepare
+
+    rows = {}
+    for size in (128, 256):
+        prepare([real_clips / "r3d_may.mp4"], tmp_path / str(size), size=size)
+        rows[size] = measure(open_clips(tmp_path / str(size))[0])
+    row = rows[256]
+    assert row["face_size"] == pytest.approx(rows[128]["face_size"], rel=1e-3) and 200 < row["face_size"] < 300
+    assert 2 < row["yaw"] < 8 and row["gaps"] == 0 and row["faces"] == 1
+    assert -40 < row["level"] < -15 and row["speech"] > 0.7
+    assert 0.3 < rows[128]["sharpness"] / row["sharpness"] < 1, "128 pixels hold less of it"
+
+
+@pytest.fixture
+def clips(tmp_path) -> list[Clip]:
+    """Four clips of an hour each; the yaw of d is unknown."""
+    lines = [",".join(["name", *MEASURES, "reason", "stamp"])]
+    for name, yaw in (("a", "3"), ("b", "35"), ("c", "-36"), ("d", "")):
+        lines.append(",".join([name, *(yaw if key == "yaw" else "20" for key in MEASURES), "", "1"]))
+    (tmp_path / "quality.csv").write_text("\n".join(lines))
+    return [Clip(tmp_path, name, 90_000, name) for name in "abcd"]
+
+
+@pytest.mark.parametrize(
+    "expression, kept",
+    [(None, "abcd"), ("yaw < 35", "ac"), ("abs(yaw) <= 35 and sharpness > 19.5", "ab"), ("not yaw > 4", "acd")],
+)
+def test_clips_are_kept_by_an_expression(tmp_path, clips, caplog, expression, kept):
+    with caplog.at_level(logging.INFO):
+        assert "".join(clip.name for clip in keep_clips(tmp_path, clips, expression)) == kept
+    assert expression is None or f"{len(kept)} of 4 clips ({len(kept)}.00 h)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "expression, message",
+    [
+        ("yaww < 3", "name 'yaww' is not defined; the columns are seconds, face_size, yaw"),
+        ("yaw < ", "cannot be evaluated"),
+        ("yaw", "expected a condition such as"),
+        ("@os.sep == yaw", "cannot be evaluated|not defined"),
+        ("yaw > 90", "none of 4 clips fulfils it"),
+    ],
+)
+def test_wrong_expressions_are_explained(tmp_path, clips, expression, message):
+    with pytest.raises(UserError, match=message):
+        keep_clips(tmp_path, clips, expression)
+
+
+def test_clips_that_are_not_measured_and_damaged_tables_are_refused(tmp_path, clips):
+    with pytest.raises(UserError, match=r"quality\.csv: 1 clips are not measured \(e\); run report --data"):
+        keep_clips(tmp_path, [*clips, Clip(tmp_path, "e", 1)], "yaw < 3")
+    (tmp_path / "quality.csv").write_text("name,yaw\nc,1\n")
+    with pytest.raises(UserError, match=r"cannot be read .* remove it and run report --data"):
+        keep_clips(tmp_path, clips, "yaw < 3")
+
+
+def test_the_data_module_keeps_clips(reported):
+    names = [f"synthetic_00{number}" for number in range(4)]
+    split = Split(val=names[1:2], test=names[3:])
+    data = HDTFDataModule(reported, contents="frames", split=split, keep="sharpness > 0")
+    data.setup("fit")
+    assert [clip.name for clip in data.sides["train"]] == names[:1], "the damaged clip is left out"
