@@ -18,9 +18,8 @@ import numpy as np
 
 from difftalk_pl.animate.paste import border_difference, match_colour
 from difftalk_pl.data.features.windows import RATE
-from difftalk_pl.media.sound import read_audio
+from difftalk_pl.media.audio import read_audio, write_wav
 from difftalk_pl.media.video import probe
-from difftalk_pl.media.wav import write_wav
 
 STAGES = ("read", "faces", "cut", "features", "load", "encode", "denoise", "decode", "blend", "mark", "write")
 

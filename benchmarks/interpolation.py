@@ -15,8 +15,7 @@ import numpy as np
 from jsonargparse import auto_cli
 
 from difftalk_pl.animate.interpolation import interpolate
-from difftalk_pl.media.source_video import SourceVideo
-from difftalk_pl.media.video import source_rate
+from difftalk_pl.media.video import SourceVideo, source_rate
 
 Way = Callable[[Sequence[np.ndarray]], Iterator[np.ndarray]]  # kept frames to what is between them
 

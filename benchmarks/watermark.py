@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from difftalk_pl.animate.watermark import Reading, Watermark, read_mark
-from difftalk_pl.media.video import read_frames, write_video
+from difftalk_pl.media.video import read_frames
+from difftalk_pl.media.writer import write_video
 
 MODEL = "a5c31f"
 COLUMNS = (

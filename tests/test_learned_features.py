@@ -13,8 +13,9 @@ from difftalk_pl.data.features.kinds import SpeechModels, check_models, open_fea
 from difftalk_pl.data.features.stored import add_missing, record_models
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.video import read_audio, read_frames, write_video
-from difftalk_pl.media.wav import write_wav
+from difftalk_pl.media.audio import read_audio, write_wav
+from difftalk_pl.media.video import read_frames
+from difftalk_pl.media.writer import write_video
 from difftalk_pl.training.contract import DataContract
 from difftalk_pl.training.weights import export, read_weights
 from tests.frozen import write_deepspeech

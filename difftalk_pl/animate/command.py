@@ -15,7 +15,7 @@ from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.errors import UsageError, UserError
 from difftalk_pl.generation.consistency import Steadiness
 from difftalk_pl.generation.presets import Preset, choose_sampler
-from difftalk_pl.media.tags import refuse_target
+from difftalk_pl.media.writer import refuse_target
 from difftalk_pl.training.weights import plain
 
 PREVIEWED = 10.0  # s

@@ -8,7 +8,8 @@ import numpy as np
 
 from difftalk_pl.animate.following import Followed, cut_square
 from difftalk_pl.data.clips import PREPARED_CRF, Clip
-from difftalk_pl.media.video import FrameReader, write_video
+from difftalk_pl.media.video import FrameReader
+from difftalk_pl.media.writer import write_video
 
 FILE = "squares.mp4"
 

@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.references import read_picture
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.chosen_face import follow_face
-from difftalk_pl.faces.framing import FACE_HEIGHT, MARGIN, OUTSIDE, face_size, smooth
+from difftalk_pl.faces.crop import FACE_HEIGHT, MARGIN, OUTSIDE, face_size, smooth
+from difftalk_pl.faces.track import follow_face
 
 CALM = 0.4  # s, deviation of the smoothing of the square's place and size
 STEADY = 0.7  # frames at 25 fps, deviation of the smoothing of landmarks, as prepare smooths them

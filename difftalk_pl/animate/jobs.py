@@ -13,7 +13,7 @@ import yaml
 
 from difftalk_pl.data.references import PROGRESSIVE
 from difftalk_pl.errors import UserError, reason_of
-from difftalk_pl.media.tags import JOB, read_tags
+from difftalk_pl.media.writer import JOB, read_tags
 from difftalk_pl.models.pretrained import file_hash
 
 log = logging.getLogger(__name__)

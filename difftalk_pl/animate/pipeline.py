@@ -23,13 +23,12 @@ from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.chosen_face import check_choice, follow_face
+from difftalk_pl.faces.track import check_choice, follow_face
 from difftalk_pl.generation.drawing import draw
 from difftalk_pl.generation.presets import Preset, choose_sampler
 from difftalk_pl.generation.sampler import Generator, SamplerConfig
-from difftalk_pl.media.sound import read_audio
-from difftalk_pl.media.source_video import SourceVideo
-from difftalk_pl.media.video import fit_audio, probe, source_rate
+from difftalk_pl.media.audio import fit_audio, read_audio
+from difftalk_pl.media.video import SourceVideo, probe, source_rate
 from difftalk_pl.progress import progress_bar
 from difftalk_pl.training.codec import LatentCodec, choose_device
 from difftalk_pl.training.weights import Weights, plain

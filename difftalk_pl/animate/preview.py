@@ -12,7 +12,7 @@ from skimage.segmentation import find_boundaries
 
 from difftalk_pl.callbacks.sheets import contact_sheet
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.tags import TAG, refuse_place
+from difftalk_pl.media.writer import TAG, refuse_place
 
 if TYPE_CHECKING:
     from difftalk_pl.animate.talking_video import TalkingVideo

@@ -20,10 +20,9 @@ from difftalk_pl.animate.timing import StageClock
 from difftalk_pl.animate.watermark import Watermark
 from difftalk_pl.errors import UserError
 from difftalk_pl.generation.drawing import Square
-from difftalk_pl.media.sound import SoundReader
-from difftalk_pl.media.source_video import SourceVideo
-from difftalk_pl.media.tags import TAG, refuse_target
-from difftalk_pl.media.video import write_video
+from difftalk_pl.media.audio import audio_pieces
+from difftalk_pl.media.video import SourceVideo
+from difftalk_pl.media.writer import TAG, refuse_target, write_video
 from difftalk_pl.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -127,7 +126,7 @@ class TalkingVideo:
             mark = Watermark(self.model)
             frames = (self._marked(mark, frame) for frame in frames)
         about = self._tags(watermark, interpolation) | (tags or {})
-        with closing(SoundReader(self.audio, SOUND_RATE)) as sound, self.clock("write"):
+        with closing(audio_pieces(self.audio, SOUND_RATE)) as sound, self.clock("write"):
             rate = self.fps * interpolation
             count = write_video(path, frames, fps=rate, audio=sound, rate=SOUND_RATE, crf=crf, tags=about)
         self._report(path, count)

@@ -9,8 +9,8 @@ from pathlib import Path
 from difftalk_pl.animate.watermark import Reading, read_mark
 from difftalk_pl.data.sources.layouts import VIDEO_SUFFIXES
 from difftalk_pl.errors import UsageError, UserError
-from difftalk_pl.media.tags import TAG, read_tags
 from difftalk_pl.media.video import read_frames
+from difftalk_pl.media.writer import TAG, read_tags
 
 log = logging.getLogger(__name__)
 FPS = 25.0  # frames that are looked at in a second

@@ -15,7 +15,7 @@ from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
 from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.evaluation.judge import ClipScore
 from difftalk_pl.evaluation.judging import Shown
-from difftalk_pl.media.video import write_video
+from difftalk_pl.media.writer import write_video
 
 VIDEOS = ("videos",)
 

@@ -15,8 +15,7 @@ from difftalk_pl.data.dataset import Windows
 from difftalk_pl.data.features.windows import RATE
 from difftalk_pl.errors import UserError
 from difftalk_pl.generation.drawing import draw
-from difftalk_pl.media.tags import TAG
-from difftalk_pl.media.video import write_video
+from difftalk_pl.media.writer import TAG, write_video
 from difftalk_pl.progress import progress_bar
 
 log = logging.getLogger(__name__)

@@ -24,8 +24,9 @@ from difftalk_pl.data.files.leftovers import OLD, aside_name
 from difftalk_pl.data.files.sums import write_sums
 from difftalk_pl.data.files.whole_files import replacing
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.video import FrameReader, write_video
-from difftalk_pl.media.wav import read_wav, write_wav
+from difftalk_pl.media.audio import read_wav, write_wav
+from difftalk_pl.media.video import FrameReader
+from difftalk_pl.media.writer import write_video
 
 FORMAT = 1
 SUMS = "SHA256SUMS"  # in a clip's folder, of its files but clip.json

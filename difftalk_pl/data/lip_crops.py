@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from scipy.signal import medfilt
 
-from difftalk_pl.faces.tracking import box_of
+from difftalk_pl.faces.detect import box_of
 
 SyncCrop = Literal["face_crop", "whole_frame"]
 SMOOTHED = 13  # frames of the median over centres and sizes; published

@@ -27,8 +27,7 @@ from difftalk_pl.data.report import report as write_report
 from difftalk_pl.data.source import Job, Outcome, Settings, run_job
 from difftalk_pl.data.sources.layouts import IdentityRule, NameRule, find_pieces
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.detectors import open_detector
-from difftalk_pl.faces.framing import MARGIN
+from difftalk_pl.faces.crop import MARGIN
 from difftalk_pl.progress import console
 
 log = logging.getLogger(__name__)
@@ -57,7 +56,6 @@ def prepare(
     speech_layer: int | None = None,
     identity: IdentityRule = "auto",
     names: NameRule = "auto",
-    detector: str = "dlib",
     report: bool = False,
 ) -> None:
     """Turn videos of people speaking into a prepared dataset: frames at 25 fps, 16 kHz audio, landmarks, features.
@@ -88,12 +86,10 @@ def prepare(
             VoxCeleb, MEAD and LRS and takes the name elsewhere.
         names: What clips are called: stem (the file's name), path (its folders, too), or auto, the path where the
             file's name is a number.
-        detector: Who finds faces and landmarks: dlib, mediapipe, or package.module:Class.
         report: At the end, measure the clips and write ROOT/report/index.html with a contact sheet of each.
     """
-    settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds, detector=detector)
+    settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds)
     kinds = check_kinds(features)
-    open_detector(detector)
     pieces = find_pieces(sources, identity, names)
     models = SpeechModels(deepspeech, speech_model, speech_layer, threads=shared_threads(workers))
     made_with = check_models(kinds, models)

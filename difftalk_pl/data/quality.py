@@ -14,8 +14,8 @@ from scipy.ndimage import laplace
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, read_dataset
 from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.framing import face_size
-from difftalk_pl.faces.head_pose import yaw
+from difftalk_pl.faces.crop import face_size
+from difftalk_pl.faces.pose import yaw
 
 log = logging.getLogger(__name__)
 

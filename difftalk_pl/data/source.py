@@ -16,14 +16,12 @@ from difftalk_pl.data.files.pool import Report
 from difftalk_pl.data.overlay import write_overlay
 from difftalk_pl.data.sources.clip_list import Piece
 from difftalk_pl.errors import UserError, reason_of
-from difftalk_pl.faces.detectors import open_detector
-from difftalk_pl.faces.framing import MARGIN, Crop, check_face, crop_square, fill_gaps, smooth
-from difftalk_pl.faces.squares import CutSquare
-from difftalk_pl.faces.tracking import track_faces
-from difftalk_pl.media.colour import ToLuma, ToRGB
-from difftalk_pl.media.containers import WriteError
-from difftalk_pl.media.seeking import check_span
-from difftalk_pl.media.video import VideoInfo, fit_audio, probe, read_audio, read_frames
+from difftalk_pl.faces.crop import MARGIN, Crop, CutSquare, check_face, crop_square, fill_gaps, smooth
+from difftalk_pl.faces.track import track_faces
+from difftalk_pl.media.audio import fit_audio, read_audio
+from difftalk_pl.media.colour import ToLuma
+from difftalk_pl.media.files import WriteError, check_span
+from difftalk_pl.media.video import VideoInfo, probe, read_frames
 from difftalk_pl.models.pretrained import file_hash
 
 REPORT_EVERY = 25  # frames
@@ -41,7 +39,6 @@ class Settings:
     margin: float = MARGIN
     min_seconds: float = 3
     max_gap: int = 12
-    detector: str = "dlib"
 
 
 class Job(NamedTuple):
@@ -128,9 +125,9 @@ def _write(
     ready: Callable[[], None],
 ) -> Clip:
     settings, expected = job.settings, 2 * round(_seconds(job.piece, info) * FPS)
-    detector, part = open_detector(settings.detector), (job.source, FPS, job.piece.start, job.piece.stop)
-    frames = _reported(read_frames(*part, convert=ToRGB if detector.colour else ToLuma), 0, expected, report)
-    seen = track_faces(frames, detect_every=settings.detect_every, detector=detector)
+    part = job.source, FPS, job.piece.start, job.piece.stop
+    frames = _reported(read_frames(*part, convert=ToLuma), 0, expected, report)
+    seen = track_faces(frames, detect_every=settings.detect_every)
     points = fill_gaps(seen.landmarks, settings.max_gap, FPS)
     check_face(points, info.width, info.height, settings.min_face)
     points = smooth(points, settings.smoothing)

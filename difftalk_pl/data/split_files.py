@@ -18,7 +18,7 @@ from difftalk_pl.data.sources.clip_list import Piece, read_clip_list
 from difftalk_pl.data.sources.people import person_of, recording_of
 from difftalk_pl.data.splits import rank
 from difftalk_pl.errors import UsageError, UserError
-from difftalk_pl.media.containers import MediaError
+from difftalk_pl.media.files import MediaError
 from difftalk_pl.media.video import probe
 
 log = logging.getLogger(__name__)

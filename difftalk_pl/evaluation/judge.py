@@ -16,7 +16,7 @@ from difftalk_pl.data.lip_crops import SyncCrop
 from difftalk_pl.evaluation.frames import DATA_RANGE
 from difftalk_pl.evaluation.method_judge import ALL, DESCRIBED, LOOKED_AT, MethodJudge, Tools, TrueChunk
 from difftalk_pl.evaluation.sync_judge import SyncJudge
-from difftalk_pl.faces.measured_faces import MeasuredFaces
+from difftalk_pl.faces.detect import MeasuredFaces
 from difftalk_pl.models.perceptual import Network
 from difftalk_pl.models.pretrained import MissingWeights
 from difftalk_pl.training.perceptual import PerceptualDistance

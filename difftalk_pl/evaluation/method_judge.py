@@ -18,7 +18,7 @@ from difftalk_pl.evaluation.opening import OpeningCorrelation
 from difftalk_pl.evaluation.perceptual import LPIPS
 from difftalk_pl.evaluation.sync import LipSync
 from difftalk_pl.evaluation.sync_judge import SyncJudge
-from difftalk_pl.faces.measured_faces import MeasuredFaces
+from difftalk_pl.faces.detect import MeasuredFaces
 from difftalk_pl.training.perceptual import PerceptualDistance
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from difftalk_pl.data.source import Settings, to_fractions
 from difftalk_pl.data.sources.layouts import find_videos
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.judge import CHUNK
-from difftalk_pl.faces.framing import Crop, crop_square, fill_gaps, smooth
-from difftalk_pl.faces.squares import cut_frame
-from difftalk_pl.faces.tracking import track_faces
-from difftalk_pl.media.video import fit_audio, probe, read_audio, read_frames
+from difftalk_pl.faces.crop import Crop, crop_square, cut_frame, fill_gaps, smooth
+from difftalk_pl.faces.track import track_faces
+from difftalk_pl.media.audio import fit_audio, read_audio
+from difftalk_pl.media.video import probe, read_frames
 
 FACE = Settings()  # as `prepare` finds it
 

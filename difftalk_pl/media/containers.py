@@ -1,7 +1,4 @@
-"""Opening the files of others: their tracks, their clock, and one line for whatever is wrong with them.
-
-Every time is `pts * time_base` in seconds on the container's clock.
-"""
+"""Kept for the HDTF commands until they are replaced."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,15 +13,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from difftalk_pl.errors import UserError
-
-
-class MediaError(UserError):
-    """A media file cannot be used; the message names the file and the cause."""
-
-
-class WriteError(MediaError):
-    """A file could not be written, whatever it was made from."""
+from difftalk_pl.media.files import MediaError
 
 
 @contextmanager

@@ -1,47 +1,30 @@
-"""Frames at exact times, audio on the same clock, and mp4 files that play anywhere.
+"""Frames at exact times: a video resampled to a fixed rate, read back and forth, or read by frame number.
 
-Every time in this module is `pts * time_base` in seconds on the container's clock. Counting frames instead lets
-picture and sound drift apart as soon as a file runs at 29.97 fps, at a variable rate, or starts late in one of its
-streams.
+Times are `pts * time_base`. Counting frames instead lets picture and audio drift apart as soon as a file runs at
+29.97 fps, at a variable rate, or starts late in one of its streams.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from fractions import Fraction
-from itertools import repeat
+from contextlib import contextmanager
+from itertools import chain, dropwhile, repeat
+from math import ceil, floor, inf
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from difftalk_pl.media.colour import ToRGB
-from difftalk_pl.media.containers import (
-    MediaError,
-    WriteError,
-    clock_zero,
-    declared_end,
-    end_of,
-    media_errors,
-    open_file,
-    open_media,
-    time_of,
-    video_stream,
-)
-from difftalk_pl.media.encoding import SoundSource, encode, fit_audio
-from difftalk_pl.media.seeking import check_span, frames_from
-from difftalk_pl.media.sound import read_audio
+from difftalk_pl.media.colour import ToLuma, ToRGB
+from difftalk_pl.media.files import MediaError, check_span, clock_zero, media_errors, open_media, video_stream
 
-__all__ = ["FrameReader", "MediaError", "VideoInfo", "fit_audio", "probe", "read_audio", "read_frames", "write_video"]
-EPSILON = Fraction(1, 1_000_000)  # a frame that is due at k / fps may carry a rounded timestamp
-TRUNCATED = 0.5  # seconds that may be missing at the end before a file counts as cut off
-USUAL_RATES = [Fraction(rate) for rate in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120)]
-USUAL_RATES += [Fraction(1000 * rate, 1001) for rate in (24, 30, 48, 60, 120)]
-ROUNDING = Fraction(1, 500)  # as far as an average may lie from a usual rate and still mean it
+EPSILON = 1e-6  # s; a frame that is due at k / fps may carry a rounded timestamp
+TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut off
+EARLIER = (0, 1, 4, 16)  # s before a time, where a seek may have to go to find a key frame before it
 RATES = (5, 120)  # frames a second that a talking video can have
+HELD_BYTES = 96_000_000  # frames that are held to read backwards, as RGB; decoded they take half
 
 
 class VideoInfo(NamedTuple):
@@ -54,39 +37,44 @@ class VideoInfo(NamedTuple):
     has_audio: bool
 
 
+class _Track(NamedTuple):
+    """An open video track; times in s from `zero`, where the container's clock starts."""
+
+    stream: VideoStream
+    frames: Iterator[VideoFrame]
+    zero: float
+    end: float | None  # by the headers
+    has_audio: bool
+
+
 def probe(path: str | Path) -> VideoInfo:
-    """Size, rate, end and presence of audio; decodes one frame, because only frames tell the rotation.
+    """Read size, rate, end and presence of audio; decodes one frame, because only frames tell the rotation.
 
     Raises:
         MediaError: the file is unreadable or has no video track.
     """
-    with open_media(path) as container:
-        stream = video_stream(container, path)
-        zero, end, has_audio = clock_zero(container), declared_end(container, stream), bool(container.streams.audio)
-        first = next(container.decode(stream), None)
+    with _open_track(path) as track:
+        first = next(track.frames, None)
         if first is None:
             raise MediaError(f"{path}: the video track holds no frame")
-        height, width = ToRGB(stream)(first).shape[:2]
-        if end is None:
-            end = max((end_of(frame, stream) for frame in container.decode(stream)), default=end_of(first, stream))
-        return VideoInfo(width, height, float(stream.average_rate or 0), float(end - zero), has_audio)
+        height, width = ToRGB(track.stream)(first).shape[:2]
+        duration = track.end or sum(1 for _ in read_frames(path, 25, convert=ToLuma)) / 25
+        return VideoInfo(width, height, float(track.stream.average_rate or 0), duration, track.has_audio)
 
 
 def source_rate(path: str | Path) -> float:
-    """Frames a second of a file: the usual rate that its average means, exactly, or that average.
+    """Return the frames a second of a file: the usual rate that its timestamps mean, or their average.
 
     Raises:
         MediaError: unreadable, no video track, or a rate that no talking video has.
     """
-    with open_media(path) as container:
-        average = video_stream(container, path).average_rate or Fraction(0)
-    if not RATES[0] <= average <= RATES[1]:
-        raise MediaError(
-            f"{path}: its headers say {float(average):.4g} frames a second, expected {RATES[0]} to {RATES[1]}; give a "
-            "number such as 25 instead"
-        )
-    usual = min(USUAL_RATES, key=lambda rate: abs(rate - average))
-    return float(usual if abs(usual - average) <= ROUNDING * usual else average)
+    with _open_track(path) as track:
+        guesses = [float(rate) for rate in (track.stream.guessed_rate, track.stream.average_rate) if rate]
+    for rate in guesses:
+        if RATES[0] <= rate <= RATES[1]:
+            return rate
+    expected = f"expected {RATES[0]} to {RATES[1]}; give a number such as 25 instead"
+    raise MediaError(f"{path}: its headers say {', '.join(f'{rate:.4g}' for rate in guesses)} fps, {expected}")
 
 
 def read_frames(
@@ -95,130 +83,35 @@ def read_frames(
     start: float = 0.0,
     stop: float | None = None,
     convert: Callable[[VideoStream], Callable[[VideoFrame], np.ndarray]] = ToRGB,
+    count: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Frames resampled in time: number k is the one on the screen at exactly start + k / fps seconds.
+    """Resample frames in time: number k is the one on the screen at exactly start + k / fps seconds.
 
     That is the last frame whose time is not after it; before the first frame's time the first frame is shown, and the
     last one is held until its own end. There are round((end - start) * fps) of them. Only one frame is in memory at a
-    time. A span gives the very pixels of the whole file, and decoding begins at the key frame before it.
+    time. A span gives the pixels of the whole file; decoding begins at the key frame before it.
 
     Args:
         stop: s; the file's end by default. A span may go beyond the end by a second, and is shorter then.
-        convert: makes arrays of decoded frames; `ToLuma`, for one, where brightness is enough.
+        convert: makes arrays of decoded frames, such as `ToLuma`, where brightness is enough.
+        count: after so many frames nothing more is decoded.
 
     Yields:
         (H, W, 3) uint8 RGB, rotated as the file asks, or what `convert` makes. The same array object may come several
         times: copy before writing into it.
 
     Raises:
-        MediaError: unreadable, no video track, breaks while decoding, ends well before its headers say, or there is no
-            such span in it.
+        MediaError: unreadable, no video track, damaged, cut off, or no such span in it.
     """
-    with open_media(path) as container:
-        stream = video_stream(container, path)
-        converted = convert(stream)
-        for frame, times in timeline(container, stream, path, fps, start=start, stop=stop):
+    with _open_track(path, start) as track:
+        converted = convert(track.stream)
+        for frame, times in _shown(path, track, fps, start, stop, count):
             if times:
                 yield from repeat(converted(frame), times)
 
 
-def timeline(
-    container: InputContainer,
-    stream: VideoStream,
-    path: str | Path,
-    fps: float,
-    last: int | None = None,
-    start: float = 0.0,
-    stop: float | None = None,
-) -> Iterator[tuple[VideoFrame, int]]:
-    """Every decoded frame, with the number of times that `read_frames` shows it: how often it is on the screen when a
-    frame is due, often not at all.
-
-    Args:
-        container: just opened.
-        last: after so many shown frames nothing more is decoded.
-        start, stop: s, as in `read_frames`.
-    """
-    stream.thread_type, stream.codec_context.thread_count = "AUTO", 2
-    step, most = 1 / Fraction(fps).limit_denominator(100_000), float("inf") if last is None else last
-    if stop is not None:
-        most = min(most, int((_exact(stop) - _exact(start)) / step + Fraction(1, 2)))
-    zero, count, end = clock_zero(container) + _exact(start), 0, Fraction(0)
-    shown: VideoFrame | None = None
-    for frame in frames_from(container, stream, path, zero if start else Fraction(0)):
-        if shown is not None:
-            due = -(-(time_of(frame, end) - zero - EPSILON) // step)  # first k whose time is at or after this frame
-            times = int(max(min(due, most) - count, 0))
-            yield shown, times
-            count += times
-            if count >= most:
-                return
-        shown, end = frame, end_of(frame, stream, end)
-    if shown is None:
-        raise MediaError(f"{path}: the video track holds no frame")
-    total = max(int((end - zero) / step + Fraction(1, 2)), count, 0 if start else 1)
-    declared = declared_end(container, stream)
-    if declared is not None and declared - end > TRUNCATED and total < most:
-        raise MediaError(f"{path}: breaks off at {float(end):.1f} s of {float(declared):.1f} s; fetch the file again")
-    if start or stop is not None:
-        check_span(path, start, stop, float(end - zero) + start)
-    yield shown, int(min(total, most)) - count
-
-
-def _exact(seconds: float) -> Fraction:
-    """A third of a second as the decimals of its caller mean it."""
-    return Fraction(seconds).limit_denominator(1_000_000)
-
-
-def write_video(
-    path: str | Path,
-    frames: Iterable[np.ndarray],
-    fps: float = 25,
-    audio: np.ndarray | SoundSource | None = None,
-    rate: int = 16000,
-    crf: float = 18,
-    intra: bool = False,
-    tags: dict[str, str] | None = None,
-) -> int:
-    """H.264 and AAC in an mp4 that appears under its name only when it is whole.
-
-    Pixels are yuv420p, limited range, with the matrix written into the file: the one format that every player and
-    browser takes.
-
-    Args:
-        frames: (H, W, 3) uint8 RGB, all of one size; an odd side is padded by one row or column of its edge.
-        audio: (N,) int16 mono, or what gives it part by part, as `SoundReader` does; cut or padded to end with the
-            last frame.
-        crf: x264's quality, lower is better; 18 looks lossless.
-        intra: every frame a key frame, so that `FrameReader` reaches any of them at once.
-        tags: metadata of any key, e.g. how the file was made.
-
-    Returns:
-        the number of frames written
-
-    Raises:
-        MediaError: there are no frames.
-        WriteError: the disk or the encoder fails.
-    """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with av.open(temporary, "w", format="mp4", options={"movflags": "use_metadata_tags+faststart"}) as container:
-            container.metadata.update(tags or {})
-            count = encode(container, iter(frames), Fraction(fps).limit_denominator(100_000), audio, rate, crf, intra)
-        if count == 0:
-            raise MediaError(f"{target}: no frames to write")
-        os.replace(temporary, target)
-    except av.FFmpegError as error:
-        raise WriteError(f"{target}: cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count
-
-
 class FrameReader:
-    """Random access by frame number to a file written with `intra=True`. One per process: a decoder cannot be pickled
-    or forked.
+    """Random access by frame number to a file written with `intra=True`. One per process: a decoder cannot be pickled.
 
     Raises:
         MediaError: unreadable, or not every frame is a key frame.
@@ -226,7 +119,7 @@ class FrameReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._container = open_file(path)
+        self._container = open_media(path)
         self._stream = video_stream(self._container, path)
         self._stream.thread_type = "NONE"  # threads would each hold frames, in every loader worker, for every open clip
         entries = list(self._stream.index_entries)
@@ -240,10 +133,10 @@ class FrameReader:
         return len(self._pts)
 
     def __getitem__(self, k: int) -> np.ndarray:
-        """Frame k as (H, W, 3) uint8 RGB."""
+        """Return frame k, (H, W, 3) uint8 RGB."""
         if not 0 <= k < len(self):
             raise IndexError(f"{self.path}: frame {k} of {len(self)}")
-        with media_errors(self.path, "damaged"):
+        with media_errors(self.path):
             self._container.seek(self._pts[k], stream=self._stream)
             for frame in self._container.decode(self._stream):
                 if frame.pts == self._pts[k]:
@@ -252,3 +145,103 @@ class FrameReader:
 
     def close(self) -> None:
         self._container.close()
+
+
+class SourceVideo:
+    """The frames of `read_frames`, to be read a second time in another order, such as back and forth.
+
+    Args:
+        fps: output frames a second.
+    """
+
+    def __init__(self, path: str | Path, fps: float = 25.0) -> None:
+        self.path, self.fps = Path(path), fps
+        self._block = 1
+
+    def frames(self, last: int | None = None) -> Iterator[np.ndarray]:
+        """Yield what `read_frames` yields; with `last`, the first so many frames."""
+        for image in read_frames(self.path, self.fps, count=last):
+            self._block = max(HELD_BYTES // image.nbytes, 1)
+            yield image
+
+    def ordered(self, order: Iterable[int]) -> Iterator[np.ndarray]:
+        """Yield frames by number, (H, W, 3) uint8, with the pixels of the first pass.
+
+        Rising numbers are decoded forward; falling ones in blocks, each decoded forward and emptied from its end, so
+        that memory does not grow. The same array object may come several times.
+
+        Raises:
+            MediaError: there is no such frame, or it cannot be decoded a second time.
+        """
+        numbers = np.array(list(order), int)
+        turns = np.flatnonzero(np.diff(np.sign(np.diff(numbers)))) + 2
+        for run in np.split(numbers, turns) if len(numbers) else ():
+            if run[0] <= run[-1]:
+                yield from self._rising(run)
+                continue
+            for first in range(0, len(run), self._block):
+                yield from reversed(list(self._rising(run[first : first + self._block][::-1])))
+
+    def _rising(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
+        first, last = int(numbers[0]), int(numbers[-1])
+        frames = enumerate(read_frames(self.path, self.fps, first / self.fps, count=last - first + 1), first)
+        at, image = -1, np.empty(0)
+        for number in numbers:
+            while at < number:
+                at, image = next(frames, (inf, image))
+            if at > number:
+                raise MediaError(f"{self.path}: frame {number} cannot be decoded a second time; leave the file alone")
+            yield image
+
+
+@contextmanager
+def _open_track(path: str | Path, time: float = 0.0) -> Iterator[_Track]:
+    """Open a video to be decoded from the key frame before `time` on; from its beginning where no seek leads there."""
+    for earlier in (*EARLIER, None) if time > 0 else (None,):
+        with open_media(path) as container, media_errors(path):
+            stream, zero = video_stream(container, path), clock_zero(container)
+            stream.thread_type, stream.codec_context.thread_count = "AUTO", 2
+            frames = container.decode(stream) if earlier is None else _seek(container, stream, zero + time, earlier)
+            if frames is not None:
+                ticks = None if stream.duration is None else (stream.start_time or 0) + stream.duration
+                end = None if ticks is None else float(ticks * stream.time_base) - zero
+                yield _Track(stream, frames, zero, end, bool(container.streams.audio))
+                return
+
+
+def _seek(container: InputContainer, stream: VideoStream, time: float, earlier: float) -> Iterator[VideoFrame] | None:
+    """Decode from the key frame at most at `time - earlier` on; None if it lies after `time` or needs frames before it
+    (a picture that is refreshed part by part)."""
+    try:
+        container.seek(floor((time - earlier) / stream.time_base), stream=stream)
+        frames = dropwhile(lambda frame: not frame.key_frame, container.decode(stream))
+        first = next(frames, None)
+    except av.FFmpegError:
+        return None
+    stands_alone = first is not None and first.pict_type == PictureType.I and first.time is not None
+    return chain([first], frames) if stands_alone and first.time <= time + EPSILON else None
+
+
+def _shown(
+    path: str | Path, track: _Track, fps: float, start: float, stop: float | None = None, count: int | None = None
+) -> Iterator[tuple[VideoFrame, int]]:
+    """Yield every decoded frame and how often it is on the screen when an output frame is due, often not at all."""
+    most = min(inf if count is None else count, inf if stop is None else floor((stop - start) * fps + 0.5 + EPSILON))
+    usual, shown, done, end = float(1 / (track.stream.average_rate or 25)), None, 0, 0.0
+    for frame in track.frames:
+        time = end if frame.time is None else frame.time - track.zero
+        if shown is not None:
+            times = max(min(ceil((time - start - EPSILON) * fps), most) - done, 0)
+            yield shown, times
+            done += times
+            if done >= most:
+                return
+        shown, end = frame, time + (float(frame.duration * frame.time_base) if frame.duration else usual)
+    if shown is None:
+        raise MediaError(f"{path}: the video track holds no frame")
+    total = max(floor((end - start) * fps + 0.5 + EPSILON), done, 0 if start else 1)
+    if track.end is not None and track.end - end > TRUNCATED and total < most:
+        raise MediaError(f"{path}: breaks off at {end:.1f} s of {track.end:.1f} s; fetch the file again")
+    if start or stop is not None:
+        check_span(path, start, stop, end)
+    yield shown, min(total, most) - done

@@ -13,9 +13,9 @@ from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.opening import correlation, dark_opening, true_opening
 from difftalk_pl.generation.presets import choose_sampler
-from difftalk_pl.media.tags import TAG, read_tags
-from difftalk_pl.media.video import probe, read_audio, read_frames, write_video
-from difftalk_pl.media.wav import write_wav
+from difftalk_pl.media.audio import read_audio, write_wav
+from difftalk_pl.media.video import probe, read_frames
+from difftalk_pl.media.writer import TAG, read_tags, write_video
 from tests.conftest import PROJECT
 
 WEIGHTS = PROJECT / "experiments" / "demo" / "weights"

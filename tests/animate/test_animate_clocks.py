@@ -7,8 +7,9 @@ import pytest
 from difftalk_pl.animate.pipeline import TalkingHeadPipeline
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.generation.presets import choose_sampler
-from difftalk_pl.media.video import read_audio, read_frames, write_video
-from difftalk_pl.media.wav import write_wav
+from difftalk_pl.media.audio import read_audio, write_wav
+from difftalk_pl.media.video import read_frames
+from difftalk_pl.media.writer import write_video
 from tests.test_animate import WEIGHTS
 
 RATE = 44100

@@ -14,7 +14,7 @@ from difftalk_pl.__main__ import main
 from difftalk_pl.animate.command import animate
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.video import write_video
+from difftalk_pl.media.writer import write_video
 from tests.test_animate import QUICK, WEIGHTS, speech
 
 

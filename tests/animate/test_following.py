@@ -7,8 +7,8 @@ from PIL import Image
 from difftalk_pl.animate.following import Followed, cut_square, face_in, follow
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.chosen_face import follow_face
-from difftalk_pl.faces.tracking import boxes_in
+from difftalk_pl.faces.detect import boxes_in
+from difftalk_pl.faces.track import follow_face
 
 WIDTH, HEIGHT = 1280, 400
 DRAWN = perform(0, 0, 0.04).landmarks()[0]

@@ -9,7 +9,7 @@ import torch
 
 from difftalk_pl.animate.interpolation import interpolate
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.source_video import SourceVideo
+from difftalk_pl.media.video import SourceVideo
 
 RNG = np.random.default_rng(0)
 

@@ -11,8 +11,8 @@ from difftalk_pl.animate.command import animate
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 from difftalk_pl.generation.consistency import Steadiness
-from difftalk_pl.media.tags import JOB, TAG, read_tags
-from difftalk_pl.media.video import read_frames, write_video
+from difftalk_pl.media.video import read_frames
+from difftalk_pl.media.writer import JOB, TAG, read_tags, write_video
 from tests.test_animate import QUICK, WEIGHTS, speech
 
 

@@ -11,7 +11,8 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from difftalk_pl.animate.watermark import FALSE_ALARM, FINE, Watermark, _pattern, _samples, _tolerance, read_mark
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.video import read_frames, write_video
+from difftalk_pl.media.video import read_frames
+from difftalk_pl.media.writer import write_video
 
 MODEL = "a5c31f0099ab"
 

@@ -7,8 +7,7 @@ import pytest
 from difftalk_pl.animate.watermark import Watermark
 from difftalk_pl.animate.watermark_command import describe_tag, watermark
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.tags import TAG
-from difftalk_pl.media.video import write_video
+from difftalk_pl.media.writer import TAG, write_video
 from tests.animate.test_watermark import footage
 
 

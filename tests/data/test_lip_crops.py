@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from difftalk_pl.data.lip_crops import crop_boxes, lip_frames
-from difftalk_pl.faces.tracking import box_of
+from difftalk_pl.faces.detect import box_of
 
 RANDOM = np.random.default_rng(0)
 SIZE = 200

@@ -10,8 +10,8 @@ from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.masks import MaskPolicy, hide
 from difftalk_pl.data.source import Settings, to_fractions
-from difftalk_pl.faces.framing import crop_square, fill_gaps, smooth
-from difftalk_pl.faces.tracking import track_faces
+from difftalk_pl.faces.crop import crop_square, fill_gaps, smooth
+from difftalk_pl.faces.track import track_faces
 from difftalk_pl.media.video import probe, read_frames
 
 REAL = ("hdtf_aoc", "ls_demo1", "r3d_may", "vr_1")

@@ -21,8 +21,9 @@ from difftalk_pl.data.files.pool import run_jobs
 from difftalk_pl.data.prepare import prepare
 from difftalk_pl.data.sources.layouts import find_videos
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.squares import cut_frame
-from difftalk_pl.media.video import read_frames, write_video
+from difftalk_pl.faces.crop import cut_frame
+from difftalk_pl.media.video import read_frames
+from difftalk_pl.media.writer import write_video
 
 SIDE = 320
 PHOTO = np.asarray(Image.fromarray(skimage.data.astronaut()[:300, 70:420]).resize((SIDE * 350 // 300, SIDE)))
@@ -199,7 +200,7 @@ def test_command_line_takes_many_sources(sources, tmp_path, capfd):
 
 def test_resizing_does_not_alias():
     """A fine chequerboard becomes grey, not a coarser pattern."""
-    from difftalk_pl.faces.framing import Crop
+    from difftalk_pl.faces.crop import Crop
 
     board = np.indices((200, 200)).sum(axis=0) % 2 * 255
     small = cut_frame(np.repeat(board[..., None], 3, axis=2).astype(np.uint8), Crop(10, 20, 150), 64)

@@ -12,7 +12,7 @@ from difftalk_pl.data.prepare import prepare, run_claimed
 from difftalk_pl.data.refusals import Refusals
 from difftalk_pl.data.source import Job, Outcome, Settings, run_job
 from difftalk_pl.data.sources.clip_list import Piece
-from difftalk_pl.media.containers import WriteError
+from difftalk_pl.media.files import WriteError
 from tests.data.test_prepare import talk
 
 REFUSAL = {"reason": "no face", "source": {"sha256": "0"}}

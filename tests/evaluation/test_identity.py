@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from difftalk_pl.evaluation.identity import IdentitySimilarity, similarity
-from difftalk_pl.faces.measured_faces import MeasuredFaces
-from difftalk_pl.faces.tracking import track_faces
+from difftalk_pl.faces.detect import MeasuredFaces
+from difftalk_pl.faces.track import track_faces
 from difftalk_pl.media.video import read_frames
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from difftalk_pl.evaluation.landmarks import LandmarkDistance, lmd
-from difftalk_pl.faces.tracking import MODEL, model_path
+from difftalk_pl.faces.detect import MODEL, model_path
 from difftalk_pl.media.video import read_frames
 
 

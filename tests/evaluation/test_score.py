@@ -15,8 +15,8 @@ from difftalk_pl.evaluation.judge import ClipFacts, ClipScore, Measuring
 from difftalk_pl.evaluation.score import score
 from difftalk_pl.evaluation.score_pairs import pair_up
 from difftalk_pl.media import video
-from difftalk_pl.media.video import write_video
-from difftalk_pl.media.wav import write_wav
+from difftalk_pl.media.audio import write_wav
+from difftalk_pl.media.writer import write_video
 
 SIZE = 128
 PERSON = perform(seed=0, number=900, seconds=1.2)

@@ -12,7 +12,7 @@ from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.judge import Measuring
 from difftalk_pl.evaluation.score import score
 from difftalk_pl.evaluation.score_pairs import How, open_pair, pair_up, read_chunks
-from difftalk_pl.media.video import write_video
+from difftalk_pl.media.writer import write_video
 from tests.tables import rows, shown
 
 HOW = How(MaskPolicy("mouth_safe"), "as prepared", "own", None)

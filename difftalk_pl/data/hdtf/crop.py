@@ -15,9 +15,8 @@ import numpy as np
 from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.hdtf.tables import Window
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.framing import MARGIN, OUTSIDE, Crop, crop_square, face_size, fill_gaps
-from difftalk_pl.faces.squares import CutSquare
-from difftalk_pl.faces.tracking import FaceTrack, track_faces
+from difftalk_pl.faces.crop import MARGIN, OUTSIDE, Crop, CutSquare, crop_square, face_size, fill_gaps
+from difftalk_pl.faces.track import FaceTrack, track_faces
 from difftalk_pl.media.colour import ToLuma
 from difftalk_pl.media.video import read_frames
 

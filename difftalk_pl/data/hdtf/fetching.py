@@ -26,7 +26,7 @@ from difftalk_pl.data.hdtf.tables import HDTFVideo
 from difftalk_pl.data.hdtf.trouble import Trouble, chain_of, trouble_of
 from difftalk_pl.data.sources.layouts import VIDEO_SUFFIXES
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.containers import MediaError
+from difftalk_pl.media.files import MediaError
 from difftalk_pl.media.remux import join
 
 log = logging.getLogger(__name__)

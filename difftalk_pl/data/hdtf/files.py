@@ -18,14 +18,7 @@ import av
 from difftalk_pl.data.hdtf.tables import HDTFClip, HDTFVideo
 from difftalk_pl.data.sources.layouts import VIDEO_SUFFIXES
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.containers import (
-    MediaError,
-    audio_stream,
-    clock_zero,
-    declared_end,
-    open_media,
-    video_stream,
-)
+from difftalk_pl.media.containers import MediaError, audio_stream, clock_zero, declared_end, open_media, video_stream
 
 log = logging.getLogger(__name__)
 

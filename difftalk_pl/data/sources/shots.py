@@ -13,7 +13,7 @@ import numpy as np
 from difftalk_pl.data.files.pool import Report
 from difftalk_pl.errors import UserError
 from difftalk_pl.media.containers import clock_zero, declared_end, end_of, open_media, time_of, video_stream
-from difftalk_pl.media.video import timeline
+from difftalk_pl.media.seeking import timeline
 
 DetectorName = Literal["adaptive", "content"]
 THRESHOLDS = {"adaptive": 3.0, "content": 27.0}  # the library's own

@@ -16,9 +16,10 @@ from difftalk_pl.data.hdtf.files import is_whole
 from difftalk_pl.data.hdtf.tables import read_annotations
 from difftalk_pl.data.sources.clip_list import read_clip_list
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.framing import face_size
-from difftalk_pl.faces.tracking import track_faces
-from difftalk_pl.media.video import probe, read_audio, read_frames
+from difftalk_pl.faces.crop import face_size
+from difftalk_pl.faces.track import track_faces
+from difftalk_pl.media.audio import read_audio
+from difftalk_pl.media.video import probe, read_frames
 from tests.data.hdtf.hdtf_stand_in import write_tables
 
 LONG = {  # dfrf_cnn2, 512 x 512, 71.2 s

@@ -17,7 +17,9 @@ from difftalk_pl.data.hdtf.fetching import Job, Patience, fetch_video, read_cook
 from difftalk_pl.data.hdtf.ledger import Ledger, Record
 from difftalk_pl.data.hdtf.tables import read_annotations
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.video import read_audio, read_frames, write_video
+from difftalk_pl.media.audio import read_audio
+from difftalk_pl.media.video import read_frames
+from difftalk_pl.media.writer import write_video
 from tests.data.hdtf.video_server import serving, write_tables
 
 SECONDS = 6

@@ -20,8 +20,8 @@ from difftalk_pl.data.hdtf.files import (
 from difftalk_pl.data.hdtf.ledger import Ledger
 from difftalk_pl.data.hdtf.tables import read_annotations
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.containers import MediaError
-from difftalk_pl.media.video import write_video
+from difftalk_pl.media.files import MediaError
+from difftalk_pl.media.writer import write_video
 from tests.conftest import SHARED, _there
 from tests.data.hdtf.video_server import write_tables
 

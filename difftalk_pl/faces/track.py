@@ -1,0 +1,266 @@
+"""Faces through a video: the detector now and then, 68 landmarks chained from frame to frame in between.
+
+Detecting in every frame costs ten times as much and lets the landmarks jump with the detector's coarse boxes;
+chaining alone would go on drawing a face after a cut. So chained landmarks count only between two detections that
+confirm them; elsewhere the detector looks at every frame.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from PIL import Image
+
+from difftalk_pl.errors import UserError
+from difftalk_pl.faces.detect import (
+    SAME_FACE,
+    best_overlap,
+    box_of,
+    boxes_in,
+    centre_and_size,
+    describe_face,
+    landmarks_in,
+)
+
+DETECT_SIDE = (320, 640)  # detection runs at half size, but with a long side within these pixels
+TINY_SIDE = 800  # frames up to this side are searched at twice the size before they count as faceless
+DRIFTED = 0.06  # of the face's size: further from fresh landmarks, a chain starts again at the detection
+LOST_FOR = 50  # frames after which a face that comes back is another face
+BRIEF = 3  # a face in fewer frames is a false alarm
+SAME_PERSON = 0.6  # distance of descriptors below which dlib calls two faces one person
+CUT_LEVELS, CUT_RATIO = 14, 3  # change at a cut, of 255 and over the usual; real clips of speech stay below 10
+THUMBNAIL = 32  # pixels of the longer side at which frames are compared
+CHOICES = ("largest", "left", "right")
+
+
+@dataclass
+class FaceTrack:
+    """One person's face in all frames.
+
+    landmarks: (T, 68, 2) float32, pixels x, y; NaN where the face was not found.
+    detections: runs of the detector.
+    faces_seen: people in the whole video.
+    """
+
+    landmarks: np.ndarray
+    detections: int
+    faces_seen: int
+
+    @property
+    def found(self) -> np.ndarray:
+        """(T,) bool"""
+        return ~np.isnan(self.landmarks[:, 0, 0])
+
+    @property
+    def missed(self) -> int:
+        """Frames without the face."""
+        return int((~self.found).sum())
+
+    @property
+    def longest_gap(self) -> int:
+        """The most frames in a row without it."""
+        return max((len(list(run)) for missing, run in groupby(~self.found) if missing), default=0)
+
+
+@dataclass(eq=False)
+class _Face:
+    """Landmarks by frame of one face, or of one person in several shots."""
+
+    points: dict[int, np.ndarray]
+    descriptor: np.ndarray | None = None
+
+    @property
+    def last(self) -> int:
+        return next(reversed(self.points))
+
+    @property
+    def area(self) -> float:
+        return sum(centre_and_size(points)[1] ** 2 for points in self.points.values())
+
+    @property
+    def middle(self) -> float:
+        """Mean horizontal place, pixels."""
+        return float(np.mean([centre_and_size(points)[0][0] for points in self.points.values()]))
+
+    def is_person(self, other: "_Face") -> bool:
+        """Return whether two faces may be one person: never seen together, with descriptors alike."""
+        if self.descriptor is None or other.descriptor is None or self.points.keys() & other.points.keys():
+            return False
+        return float(np.linalg.norm(self.descriptor - other.descriptor)) < SAME_PERSON
+
+
+def track_faces(frames: Iterable[np.ndarray], detect_every: int = 10) -> FaceTrack:
+    """Track the face that is largest over time through one shot.
+
+    Args:
+        frames: (H, W, 3) uint8 RGB, or (H, W): brightness is enough; `detect_every` of them are held.
+        detect_every: frames from one detection to the next.
+    """
+    tracker = _Tracker(detect_every)
+    for frame in frames:
+        tracker.update(frame)
+    return tracker.result(tracker.faces(), "largest")
+
+
+def follow_face(
+    frames: Iterable[np.ndarray],
+    choice: str = "largest",
+    detect_every: int = 10,
+    done: Callable[[int], object] = lambda frames: None,
+) -> FaceTrack:
+    """Track one person, who may be away and come back, through a video of several shots.
+
+    Nothing is chained over a cut, where another person may sit in the same place: descriptors tell who comes back.
+
+    Args:
+        frames: (H, W, 3) uint8 RGB; `detect_every` of them are held.
+        choice: largest (over time), left, right, or a number counted from the left, 1 first.
+        done: called after every frame with the number of frames so far.
+
+    Raises:
+        UserError: no such person; says how many there are. A video without a face is no error.
+    """
+    check_choice(choice)
+    tracker, cuts = _Tracker(detect_every, describe=True), CutFinder()
+    for number, frame in enumerate(frames, 1):
+        if cuts.is_cut(frame):
+            tracker.cut()
+        tracker.update(frame)
+        done(number)
+    people: list[_Face] = []
+    for face in sorted(tracker.faces(), key=lambda face: face.area, reverse=True):
+        if person := next((person for person in people if person.is_person(face)), None):
+            person.points |= face.points
+        else:
+            people.append(face)
+    return tracker.result(people, choice)
+
+
+def check_choice(choice: str) -> None:
+    """Raise UserError for what cannot be a choice of a face."""
+    if choice not in CHOICES and not (choice.isdecimal() and int(choice) > 0):
+        raise UserError(f"face {choice!r}: expected {', '.join(CHOICES)} or a number from the left, 1 first")
+
+
+class CutFinder:
+    """Finds where another shot begins, by the change from frame to frame beside the usual change."""
+
+    def __init__(self) -> None:
+        self._before: np.ndarray | None = None
+        self._usual = 0.0
+
+    def is_cut(self, frame: np.ndarray) -> bool:
+        """Take the next frame, (H, W, 3) uint8."""
+        small = np.asarray(Image.fromarray(frame).reduce(max(max(frame.shape) // THUMBNAIL, 1)), np.float32)
+        change = 0.0 if self._before is None else float(np.abs(small - self._before).mean())
+        cut = change > max(CUT_LEVELS, CUT_RATIO * self._usual)
+        self._usual += 0.2 * (min(change, CUT_LEVELS) - self._usual)  # a shaking camera becomes usual, a cut does not
+        self._before = small
+        return cut
+
+
+class _Tracker:
+    """Follows every face, block by block: the frames up to a detection are looked at together."""
+
+    def __init__(self, detect_every: int, describe: bool = False) -> None:
+        self.detect_every, self.describe = max(1, detect_every), describe
+        self.detections, self.frames, self.shot = 0, 0, 0
+        self._block: list[np.ndarray] = []
+        self._faces: list[_Face] = []
+
+    def update(self, frame: np.ndarray) -> None:
+        """Take the next frame."""
+        self._block.append(frame)
+        self.frames += 1
+        if (self.frames - 1 - self.shot) % self.detect_every == 0:
+            self._close_block()
+
+    def cut(self) -> None:
+        """Begin a new shot: the next frame continues no face."""
+        self._close_block()
+        self.shot = self.frames
+
+    def faces(self) -> list[_Face]:
+        """Return all faces; ask for them at the end."""
+        self._close_block()
+        return self._faces
+
+    def result(self, faces: list[_Face], choice: str) -> FaceTrack:
+        """Return the chosen one of these faces."""
+        faces = [face for face in faces if len(face.points) >= min(BRIEF, self.frames)]
+        landmarks = np.full((self.frames, 68, 2), np.nan, np.float32)
+        if faces:
+            from_left = sorted(faces, key=lambda face: face.middle)
+            largest = max(from_left, key=lambda face: face.area)
+            number = {"largest": from_left.index(largest) + 1, "left": 1, "right": len(faces)}.get(choice) or int(
+                choice
+            )
+            if number > len(faces):
+                raise UserError(f"face {choice}: {len(faces)} found; give a number up to that")
+            points = from_left[number - 1].points
+            landmarks[list(points)] = list(points.values())
+        return FaceTrack(landmarks, self.detections, len(faces))
+
+    def _close_block(self) -> None:
+        """Keep the chains of this block if a detection in its last frame confirms all; else detect in every frame."""
+        block, self._block = self._block, []
+        if not block:
+            return
+        first = self.frames - len(block)
+        faces = [face for face in self._faces if first > self.shot and first - 1 in face.points]
+        chains = [self._chained(face.points[first - 1], block) for face in faces]
+        found = self._detect(block[-1], [box_of(chain[-1]) for chain in chains])
+        if len(found) == len(chains) and all(_confirmed(chain[-1], found, block[-1]) for chain in chains):
+            for face, chain in zip(faces, chains, strict=True):
+                face.points.update(enumerate(chain, first))
+            return
+        for number, frame in enumerate(block, first):
+            self._look(number, frame)
+
+    def _chained(self, points: np.ndarray, block: list[np.ndarray]) -> list[np.ndarray]:
+        chain = [points]
+        for frame in block:
+            chain.append(landmarks_in(frame, box_of(chain[-1])))
+        return chain[1:]
+
+    def _look(self, number: int, frame: np.ndarray) -> None:
+        """Detect in a frame: every detection continues the face that was last seen there, or is a new one."""
+        recent = [face for face in self._faces if face.last >= max(self.shot, number - LOST_FOR)]
+        before = [face.points[face.last] for face in recent]
+        for box in self._detect(frame, [box_of(points) for points in before]):
+            fresh = landmarks_in(frame, box)
+            index, overlap = best_overlap(box, [box_of(points) for points in before])
+            if overlap < SAME_FACE:
+                self._faces.append(_Face({number: fresh}, describe_face(frame, fresh) if self.describe else None))
+                continue
+            face, points = recent.pop(index), before.pop(index)
+            chained = landmarks_in(frame, box_of(points))
+            face.points[number] = fresh if _distance(fresh, chained) > DRIFTED else chained
+
+    def _detect(self, frame: np.ndarray, expected: list[np.ndarray]) -> list[np.ndarray]:
+        """Detect in the small frame, or at full size where that misses an expected box or none is expected."""
+        height, width = frame.shape[:2]
+        longer = max(height, width)
+        found = self._detect_at(frame, min(1.0, min(max(longer / 2, DETECT_SIDE[0]), DETECT_SIDE[1]) / longer))
+        if expected and all(best_overlap(box, found)[1] >= SAME_FACE for box in expected):
+            return found
+        return self._detect_at(frame, 1.0) or (self._detect_at(frame, 2.0) if longer <= TINY_SIDE else [])
+
+    def _detect_at(self, frame: np.ndarray, ratio: float) -> list[np.ndarray]:
+        self.detections += 1
+        if ratio != 1:
+            size = (round(frame.shape[1] * ratio), round(frame.shape[0] * ratio))
+            frame = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0))
+        return [box / ratio for box in boxes_in(frame)]
+
+
+def _confirmed(points: np.ndarray, found: list[np.ndarray], frame: np.ndarray) -> bool:
+    """Return whether a detection lies at these landmarks and gives landmarks that are alike."""
+    index, overlap = best_overlap(box_of(points), found)
+    return overlap >= SAME_FACE and _distance(landmarks_in(frame, found[index]), points) <= DRIFTED
+
+
+def _distance(points: np.ndarray, others: np.ndarray) -> float:
+    """Return the mean distance of corresponding landmarks over the size of the face."""
+    return float(np.linalg.norm(points - others, axis=1).mean()) / centre_and_size(points)[1]

@@ -1,0 +1,113 @@
+"""Audio on the clock of the frames, whole or part by part, and mono WAV files of 16 bit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from av.filter import Graph
+from scipy.io import wavfile
+
+from difftalk_pl.errors import UserError
+from difftalk_pl.media.files import MediaError, audio_stream, check_span, clock_zero, media_errors, open_media
+
+RATE = 16000  # Hz
+HOLE = 0.02  # s; a larger jump of the timestamps is lost audio, a smaller one is rounding
+
+
+def audio_pieces(path: str | Path, rate: int = RATE, start: float = 0.0) -> Iterator[np.ndarray]:
+    """Decode the first audio track piece by piece: sample n of the whole belongs to n / rate s on the frames' clock.
+
+    ffmpeg's `aresample` puts silence before a track that starts late and where packets are lost, and drops what lies
+    before `start`.
+
+    Args:
+        start: s; the first sample is number round(start * rate).
+
+    Yields:
+        (n,) int16, mixed to mono; each piece begins where the one before it ended.
+
+    Raises:
+        MediaError: unreadable, damaged, no audio track, or one without samples.
+    """
+    graph = None
+    with open_media(path) as container, media_errors(path):
+        zero = clock_zero(container)
+        for frame in container.decode(audio_stream(container, path)):
+            graph = graph or _resampler(frame, rate, start)
+            if frame.pts is not None:
+                frame.pts -= round(zero / frame.time_base)
+            yield from _filtered(graph, frame)
+        if graph is None:
+            raise MediaError(f"{path}: the audio track holds no samples")
+        yield from _filtered(graph, None)
+
+
+def read_audio(path: str | Path, rate: int = RATE, start: float = 0.0, stop: float | None = None) -> np.ndarray:
+    """Return the audio from `start` to `stop` s, or to its end, (N,) int16; see `audio_pieces`.
+
+    A span may end up to a second after the audio, and is shorter then.
+
+    Raises:
+        MediaError: unreadable, no audio track, or no such span in it.
+    """
+    wanted = None if stop is None else round(stop * rate) - round(start * rate)
+    taken, count = [np.zeros(0, np.int16)], 0
+    for piece in audio_pieces(path, rate, start):
+        taken.append(piece)
+        count += len(piece)
+        if wanted is not None and count >= wanted:
+            break
+    samples = np.concatenate(taken)[:wanted]
+    if start or stop is not None:
+        check_span(path, start, stop, start + len(samples) / rate)
+    return samples
+
+
+def fit_audio(samples: np.ndarray, n: int) -> np.ndarray:
+    """Cut, or pad with silence, to exactly n samples."""
+    return np.pad(samples[:n], (0, max(0, n - len(samples))))
+
+
+def _resampler(frame: av.AudioFrame, rate: int, start: float) -> Graph:
+    """Build the filter for audio of this kind, from `start` s on."""
+    form = {"format": frame.format, "layout": frame.layout.name, "time_base": frame.time_base}
+    first = round(start * frame.sample_rate)
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_abuffer(sample_rate=frame.sample_rate, **form),
+        graph.add("aresample", f"{rate}:async=1:min_hard_comp={HOLE}:first_pts={first}"),
+        graph.add("aformat", "sample_fmts=s16:channel_layouts=mono"),
+        graph.add("abuffersink"),
+    ).configure()
+    return graph
+
+
+def _filtered(graph: Graph, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
+    graph.push(frame)
+    while True:
+        try:
+            yield graph.pull().to_ndarray()[0]
+        except (BlockingIOError, EOFError):
+            return
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
+    """Write (N,) int16 as a mono WAV file."""
+    wavfile.write(path, rate, np.ascontiguousarray(samples, np.int16))
+
+
+def read_wav(path: Path, samples: int, rate: int, part: slice = slice(None)) -> np.ndarray:
+    """Read a part of a mono WAV file of so many samples, int16.
+
+    Raises:
+        UserError: it is missing, cut short, damaged, or of another kind or length.
+    """
+    try:
+        found, content = wavfile.read(path, mmap=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable WAV file ({error}); prepare its clip again") from error
+    if (found, content.dtype, content.shape) != (rate, np.int16, (samples,)):
+        wanted = f"expected int16 ({samples},) at {rate} Hz; prepare its clip again"
+        raise UserError(f"{path}: {content.dtype} {content.shape} at {found} Hz, {wanted}")
+    return np.array(content[part])
