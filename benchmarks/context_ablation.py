@@ -29,12 +29,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from difftalk_pl.__main__ import main as difftalk
 from difftalk_pl.data.clips import (
     SAMPLES_PER_FRAME,
-    ClipRow,
     create_dataset,
     open_clips,
     read_dataset,
     write_clip,
-    write_rows,
+    write_index,
 )
 from difftalk_pl.data.features.mfcc import MFCC
 from difftalk_pl.models.conditioning import ConditioningConfig
@@ -199,7 +198,6 @@ def cut(data: Path, out: Path, share: float = 0.8, longest: int = 1000) -> None:
         longest: clips of fewer frames stay whole.
     """
     create_dataset(out, read_dataset(data).size)
-    rows = []
     for clip in open_clips(data):
         edge, reader = round(share * clip.frames), clip.reader()
         parts = (
@@ -216,8 +214,7 @@ def cut(data: Path, out: Path, share: float = 0.8, longest: int = 1000) -> None:
                 features=[MFCC()],
                 info={"source": {"path": str(clip.folder), "frames": [start, end]}},
             )
-            rows.append(ClipRow(name, name, end - start, str(clip.folder), "ok"))
-    write_rows(out, rows)
+    write_index(out)
 
 
 def table(out: Path) -> None:

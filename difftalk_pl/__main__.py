@@ -32,20 +32,15 @@ OURS = {
         "write a prepared dataset of drawn, talking faces",
         "--out data/synthetic --clips 24 --seconds 12 --size 64",
     ),
-    "hdtf status": Command(
-        "difftalk_pl.data.hdtf.download",
-        "say which of HDTF's videos are here, gone or still to come",
-        "--annotations HDTF_dataset --folder data/hdtf_videos",
-    ),
     "hdtf download": Command(
-        "difftalk_pl.data.hdtf.download",
-        "download HDTF's videos, or take those that are here",
-        "--annotations HDTF_dataset --folder data/hdtf_videos",
+        "difftalk_pl.data.hdtf_download",
+        "download HDTF's videos with yt-dlp",
+        "--annotations HDTF_dataset --out data/hdtf_videos",
     ),
-    "hdtf cut": Command(
-        "difftalk_pl.data.hdtf.cut",
-        "cut HDTF's videos to its clips, as the published tables say",
-        "--annotations HDTF_dataset --folder data/hdtf_videos --out data/hdtf_clips --workers 4",
+    "hdtf clips": Command(
+        "difftalk_pl.data.hdtf",
+        "list HDTF's clips, as the published tables say, for prepare",
+        "--annotations HDTF_dataset --videos data/hdtf_videos --out data/hdtf.csv",
     ),
     "prepare": Command(
         "difftalk_pl.data.prepare",

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from difftalk_pl.animate.watermark import Reading, read_mark
-from difftalk_pl.data.sources.layouts import VIDEO_SUFFIXES
+from difftalk_pl.data.sources import VIDEO_SUFFIXES
 from difftalk_pl.errors import UsageError, UserError
 from difftalk_pl.media.video import read_frames
 from difftalk_pl.media.writer import TAG, read_tags

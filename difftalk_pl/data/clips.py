@@ -1,7 +1,7 @@
-"""The prepared-clip format: writing a clip whole or not at all, and opening it without reading it.
+"""The prepared dataset: write, index, open and verify clips.
 
-ROOT/dataset.json and ROOT/clips.csv describe the dataset; ROOT/clips/NAME/ holds one clip. ARCHITECTURE.md lists the
-files.
+ROOT/clips/NAME/ holds a clip and appears by one rename; ROOT/refused/NAME.json says why there is none. ROOT/clips.csv
+is an index written from these. ARCHITECTURE.md lists the files.
 """
 
 import csv
@@ -9,8 +9,9 @@ import glob
 import importlib.metadata
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,24 +20,21 @@ import numpy as np
 
 from difftalk_pl.data.features.kinds import FeatureKind
 from difftalk_pl.data.features.windows import FPS, RATE
-from difftalk_pl.data.files.arrays import map_array
-from difftalk_pl.data.files.leftovers import OLD, aside_name
-from difftalk_pl.data.files.sums import write_sums
-from difftalk_pl.data.files.whole_files import replacing
 from difftalk_pl.errors import UserError
+from difftalk_pl.files import file_hash, replacing, write_json
 from difftalk_pl.media.audio import read_wav, write_wav
 from difftalk_pl.media.video import FrameReader
 from difftalk_pl.media.writer import write_video
 
-FORMAT = 1
-SUMS = "SHA256SUMS"  # in a clip's folder, of its files but clip.json
+FORMAT = 2
+SUMS = "SHA256SUMS"  # in a clip's folder, of its files but clip.json; `sha256sum --check` reads it
 SAMPLES_PER_FRAME = RATE // FPS
 PREPARED_CRF = 5  # H.264 quality of video.mp4: at least 42 dB in every frame of the real clips
-VERSIONED = ("numpy", "av", "dlib-bin", "python_speech_features", "scikit-image")
+VERSIONED = ("difftalk_pl", "numpy", "av", "dlib-bin", "python_speech_features", "scikit-image")
 
 
 class ClipRow(NamedTuple):
-    """A line of clips.csv. Refused clips have a line, too: `status` is "ok" or "refused", `reason` says why."""
+    """A line of clips.csv: `status` is "ok" or "refused", `reason` says why a clip is refused."""
 
     name: str
     identity: str
@@ -48,7 +46,7 @@ class ClipRow(NamedTuple):
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """dataset.json: what all clips of a dataset share."""
+    """What all clips of a dataset share: dataset.json."""
 
     size: int
     fps: int = FPS
@@ -59,7 +57,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Clip:
-    """One prepared clip. Nothing is read before it is asked for; arrays are memory-mapped."""
+    """One prepared clip. Files are read when they are asked for; arrays are memory-mapped."""
 
     root: Path
     name: str
@@ -72,81 +70,79 @@ class Clip:
 
     @property
     def pool(self) -> int:
-        """How many frames references are drawn from."""
+        """Return how many frames references are drawn from."""
         return self.frames
 
     def source_frame(self, frame: int) -> int:
-        """Where in the pool a frame lies."""
+        """Return where in the pool a frame lies."""
         return frame
 
     def moment(self, frame: int) -> float:
-        """When a frame is shown, in frames of 1/25 s of the sound."""
+        """Return when a frame is shown, in frames of 1/25 s of the sound."""
         return frame
 
     @property
     def pool_landmarks(self) -> np.ndarray:
-        """(pool, 68, 2), of the frames that references are drawn from."""
+        """Return the landmarks of the frames that references are drawn from, (pool, 68, 2)."""
         return self.landmarks
 
     @property
     def landmarks(self) -> np.ndarray:
-        """(T, 68, 2) float32, fractions of the frame's side. Not kept: a mapping holds a file open."""
-        path = self.folder / "landmarks.npy"
-        array = open_array(path, frames=self.frames, rows_per_frame=1)
-        if array.shape[1:] != (68, 2) or array.dtype.kind != "f":
-            raise UserError(f"{path}: {array.dtype} {array.shape}, expected 68 points of 2; prepare its clip again")
+        """Map the landmarks, (T, 68, 2) float32, fractions of the frame's side."""
+        array = _open_array(self.folder / "landmarks.npy", self.frames)
+        if array.shape[1:] != (68, 2):
+            raise UserError(f"{self.folder / 'landmarks.npy'}: shape {array.shape}, expected 68 points of 2")
         return array
 
     def features_file(self, kind: str) -> Path:
         return self.folder / "features" / f"{kind}.npy"
 
     def features(self, kind: str) -> np.ndarray:
-        """(2T, C) float32, steps of 20 ms."""
+        """Map a kind of speech features, (2T, C) float32, steps of 20 ms."""
         path = self.features_file(kind)
         if not path.exists():
-            remedy = self.features_remedy() or f"run prepare with --features {kind}, or add-features"
-            raise UserError(f"{path}: no such features; {remedy}")
-        array = open_array(path, frames=self.frames, rows_per_frame=2)
-        if array.ndim != 2 or array.dtype.kind != "f":
-            raise UserError(
-                f"{path}: {array.dtype} {array.shape}, expected steps of features; remove it and add it again"
-            )
+            raise UserError(f"{path}: no such features; run prepare with --features {kind}, or add-features")
+        array = _open_array(path, 2 * self.frames)
+        if array.ndim != 2:
+            raise UserError(f"{path}: shape {array.shape}, expected (steps, channels); remove it and run add-features")
         return array
 
-    def features_remedy(self) -> str:
-        """How this clip can have features where the usual way will not do; empty where it will."""
-        return self.info().get("features_remedy", "") if (self.folder / "clip.json").exists() else ""
-
     def audio(self, first: int = 0, last: int | None = None) -> np.ndarray:
-        """(T * 640,) int16 at 16 kHz, or the sound of the frames from `first` to before `last`."""
+        """Read the samples of the frames from `first` to before `last`, (640 n,) int16 at 16 kHz."""
         part = slice(first * SAMPLES_PER_FRAME, None if last is None else last * SAMPLES_PER_FRAME)
         return read_wav(self.folder / "audio.wav", self.frames * SAMPLES_PER_FRAME, RATE, part)
 
     def reader(self) -> FrameReader:
-        """The frames of the pool by number. Raises UserError where the video is not as long as the clip."""
+        """Open the video's frames by number. Raises UserError if there are not as many as the clip has."""
         reader = FrameReader(self.folder / "video.mp4")
         if len(reader) != self.pool:
             reader.close()
-            raise UserError(
-                f"{reader.path}: {len(reader)} frames, expected {self.pool}; remove its clip and prepare again"
-            )
+            raise UserError(f"{reader.path}: {len(reader)} frames, expected {self.pool}; prepare its clip again")
         return reader
 
     def info(self) -> dict[str, Any]:
+        """Read clip.json."""
         return json.loads((self.folder / "clip.json").read_text(encoding="utf-8"))
 
 
-def open_array(path: Path, frames: int, rows_per_frame: int) -> np.ndarray:
-    """Memory-map a `.npy` and hold its length against the clip's."""
+def _open_array(path: Path, rows: int) -> np.ndarray:
+    """Map a .npy of so many rows of floats."""
     try:
-        array = map_array(path)
-    except (OSError, ValueError) as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: cannot be read ({error}); remove its clip's folder and run prepare again") from error
-    if (rows := array.shape[0] if array.ndim else 0) != frames * rows_per_frame:
-        raise UserError(
-            f"{path}: {rows} rows for {frames} frames, expected {frames * rows_per_frame}; prepare it again"
-        )
+    if array.dtype.kind != "f" or array.shape[:1] != (rows,):
+        raise UserError(f"{path}: {array.dtype} {array.shape}, expected {rows} rows of floats; prepare its clip again")
     return array
+
+
+def verify(clip: Clip) -> None:
+    """Check the lengths of a clip's files and their SHA-256. Raises UserError or OSError naming the file."""
+    _ = clip.landmarks, clip.audio(), [clip.features(path.stem) for path in clip.folder.glob("features/*.npy")]
+    clip.reader().close()
+    for name, digest in read_sums(clip.folder).items():
+        if file_hash(clip.folder / name) != digest:
+            raise UserError(f"{clip.folder / name}: differs from what was written (SHA-256); prepare its clip again")
 
 
 def write_clip(
@@ -158,67 +154,66 @@ def write_clip(
     landmarks: np.ndarray,
     features: Sequence[FeatureKind],
     info: dict[str, Any],
-    ready: Callable[[], None] = lambda: None,
+    identity: str = "",
 ) -> Path:
-    """Write a clip aside and rename it into place, so that it appears whole or not at all.
+    """Write a clip to a temporary folder and rename it, so that it appears whole or not at all.
 
     Args:
         frames: (S, S, 3) uint8 each, as many as landmarks.
         audio: (T * 640,) int16, 16 kHz mono.
         landmarks: (T, 68, 2), fractions of the side.
         features: the kinds to compute.
-        info: becomes clip.json.
-        ready: called when all is written; what it raises keeps the place as it is.
+        info: becomes clip.json; its `source` is a text or holds a `path`.
+        identity: of the person; the clip's name by default.
 
     Raises:
         ValueError: lengths disagree or landmarks are not finite.
     """
     target = root / "clips" / name
-    aside = target.parent / aside_name(name)
-    old = aside.with_suffix(OLD)
-    shutil.rmtree(aside, ignore_errors=True)
-    (aside / "features").mkdir(parents=True)
+    for leftover in target.parent.glob(f".{glob.escape(name)}.*.tmp"):  # of a killed process
+        if leftover.name.rsplit(".", 2)[0] == f".{name}":
+            shutil.rmtree(leftover, ignore_errors=True)
+    temporary, replaced = (target.with_name(f".{name}.{secrets.token_hex(8)}.tmp") for _ in range(2))
+    (temporary / "features").mkdir(parents=True)
     try:
-        written = write_video(aside / "video.mp4", frames, fps=FPS, crf=PREPARED_CRF, intra=True)
-        _check_lengths(name, written, audio, landmarks)
-        write_wav(aside / "audio.wav", audio, RATE)
-        np.save(aside / "landmarks.npy", np.ascontiguousarray(landmarks, dtype=np.float32))
+        written = write_video(temporary / "video.mp4", frames, fps=FPS, crf=PREPARED_CRF, intra=True)
+        if landmarks.shape != (written, 68, 2) or not np.isfinite(landmarks).all():
+            raise ValueError(f"{name}: landmarks {landmarks.shape}, expected finite ({written}, 68, 2)")
+        if audio.dtype != np.int16 or audio.shape != (written * SAMPLES_PER_FRAME,):
+            raise ValueError(f"{name}: audio {audio.dtype} {audio.shape}, expected int16 for {written} frames")
+        write_wav(temporary / "audio.wav", audio, RATE)
+        np.save(temporary / "landmarks.npy", np.ascontiguousarray(landmarks, dtype=np.float32))
         for kind in features:
-            np.save(aside / "features" / f"{kind.name}.npy", kind(audio).astype(np.float32))
-        write_sums(aside / SUMS, (path for path in aside.rglob("*") if path.is_file()))
-        write_json(aside / "clip.json", {"name": name, "frames": written, **info})
-        ready()
-        remove_latents(root, name)  # of the clip that was here
+            np.save(temporary / "features" / f"{kind.name}.npy", kind(audio).astype(np.float32))
+        write_sums(temporary, [path for path in temporary.rglob("*") if path.is_file()])
+        write_json(temporary / "clip.json", {**info, "name": name, "identity": identity or name, "frames": written})
+        for latents in (root / "latents").glob(f"*/{glob.escape(name)}.npy"):  # of the clip that was here
+            latents.unlink()
         if target.exists():
-            os.rename(target, old)
-        os.rename(aside, target)
+            os.rename(target, replaced)
+        os.rename(temporary, target)
     finally:
-        if old.exists() and not target.exists():
-            os.rename(old, target)
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        for folder in (temporary, replaced):
+            shutil.rmtree(folder, ignore_errors=True)
     return target
 
 
-def remove_latents(root: Path, name: str) -> None:
-    """Those of one clip, by whatever autoencoder, with their sums."""
-    for suffix in (".npy", ".sha256"):
-        for cached in (root / "latents").glob(f"*/{glob.escape(name)}{suffix}"):
-            if not cached.is_dir():
-                cached.unlink(missing_ok=True)
+def read_sums(folder: Path) -> dict[str, str]:
+    """Read the SHA-256 of a clip's files by their names in its folder; empty if there is no SHA256SUMS."""
+    path = folder / SUMS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
 
 
-def _check_lengths(name: str, frames: int, audio: np.ndarray, landmarks: np.ndarray) -> None:
-    if landmarks.shape != (frames, 68, 2):
-        raise ValueError(f"{name}: landmarks {landmarks.shape} for {frames} frames, expected ({frames}, 68, 2)")
-    if not np.isfinite(landmarks).all():
-        raise ValueError(f"{name}: landmarks are not finite")
-    if audio.dtype != np.int16 or audio.shape != (frames * SAMPLES_PER_FRAME,):
-        raise ValueError(f"{name}: audio {audio.dtype} {audio.shape}, expected int16 ({frames * SAMPLES_PER_FRAME},)")
+def write_sums(folder: Path, files: Iterable[Path]) -> None:
+    """Enter the SHA-256 of files in a clip's folder into its SHA256SUMS."""
+    sums = {**read_sums(folder), **{path.relative_to(folder).as_posix(): file_hash(path) for path in files}}
+    with replacing(folder / SUMS) as file:
+        file.writelines(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
 
 
 def create_dataset(root: Path, size: int) -> DatasetInfo:
-    """Make dataset.json, or hold the one that is there against `size`."""
+    """Make dataset.json, or check that the one that is there has this size."""
     if (root / "dataset.json").exists():
         there = read_dataset(root)
         if there.size != size:
@@ -231,7 +226,7 @@ def create_dataset(root: Path, size: int) -> DatasetInfo:
 
 
 def read_dataset(root: Path) -> DatasetInfo:
-    """Open dataset.json. Raises UserError where there is none or its format is another."""
+    """Read dataset.json. Raises UserError if there is none or its format is another."""
     path = root / "dataset.json"
     if not path.exists():
         raise UserError(f"{root}: not a prepared dataset (no dataset.json); run prepare or synthesize first")
@@ -243,44 +238,56 @@ def read_dataset(root: Path) -> DatasetInfo:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that shape prepared data."""
-    return {name: importlib.metadata.version(name) for name in ("difftalk_pl", *VERSIONED)}
-
-
-def read_rows(root: Path) -> dict[str, ClipRow]:
-    """clips.csv by name, in the file's order; empty where there is no file."""
-    path = root / "clips.csv"
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != ClipRow._fields:
-            raise UserError(f"{path}: the columns are not {', '.join(ClipRow._fields)}; save it with commas, unchanged")
-        rows = [
-            ClipRow(row["name"], row["identity"], int(row["frames"]), row["source"], row["status"], row["reason"])
-            for row in reader
-        ]
-    return {row.name: row for row in rows}
-
-
-def write_rows(root: Path, rows: Iterable[ClipRow], ready: Callable[[], None] = lambda: None) -> None:
-    """Write clips.csv, sorted by name, in one step; what `ready` raises before it keeps the old one."""
-    with replacing(root / "clips.csv", ready) as file:
-        writer = csv.writer(file)
-        writer.writerow(ClipRow._fields)
-        writer.writerows(sorted(rows))
+    """Return the versions of the packages that shape prepared data."""
+    return {name: importlib.metadata.version(name) for name in VERSIONED}
 
 
 def open_clips(root: Path) -> list[Clip]:
-    """All usable clips of a dataset, from clips.csv alone: no clip's file is touched."""
+    """Open all usable clips of a dataset from clips.csv alone; no clip's file is read."""
     read_dataset(root)
-    rows = read_rows(root)
+    rows = read_index(root)
     if not rows:
         raise UserError(f"{root}: clips.csv is missing or empty; run prepare or synthesize first")
     return [Clip(root, row.name, row.frames, row.identity) for row in rows.values() if row.status == "ok"]
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+def read_index(root: Path) -> dict[str, ClipRow]:
+    """Read clips.csv by name, in the file's order; empty if there is no file."""
+    path = root / "clips.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [ClipRow(**{**row, "frames": int(row["frames"])}) for row in csv.DictReader(file)]
+    return {row.name: row for row in rows}
+
+
+def write_index(root: Path) -> None:
+    """Write clips.csv from the clips and refusals that are there, sorted by name.
+
+    It is written again until nothing has changed meanwhile, so that no command loses the clips of another.
+    """
+    written = None
+    while (rows := _list_clips(root)) != written:
+        with replacing(root / "clips.csv") as file:
+            csv.writer(file).writerows([ClipRow._fields, *rows])
+        written = rows
+
+
+def _list_clips(root: Path) -> list[ClipRow]:
+    """List the clips and the refused ones; a refusal counts more than a clip that an earlier run made."""
+    rows = {}
+    for path in [*(root / "clips").glob("[!.]*/clip.json"), *(root / "refused").glob("[!.]*.json")]:
+        try:
+            info = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # removed meanwhile, or damaged
+            continue
+        source, reason = info["source"], info.get("reason", "")
+        rows[info["name"]] = ClipRow(
+            info["name"],
+            info["identity"],
+            info.get("frames", 0),
+            source if isinstance(source, str) else source["path"],
+            "refused" if reason else "ok",
+            reason,
+        )
+    return sorted(rows.values())

@@ -1,41 +1,37 @@
-"""The command `prepare`: videos of people speaking -> a prepared dataset.
+"""The command `prepare`: videos of people speaking -> a prepared dataset."""
 
-Any number of these commands, on any number of machines, may work on one dataset: claims say who makes which clip.
-"""
-
+import hashlib
 import logging
+import re
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from pebble import ProcessExpired
 from rich.markup import escape
 from rich.table import Table
 
-from difftalk_pl.data.clip_book import ClipBook
-from difftalk_pl.data.clips import ClipRow, create_dataset
+from difftalk_pl.data.clips import create_dataset, read_index, write_index
 from difftalk_pl.data.features.kinds import SpeechModels, check_kinds, check_models, shared_threads
 from difftalk_pl.data.features.stored import record_models
 from difftalk_pl.data.features.windows import FPS
-from difftalk_pl.data.files.claims import Claims, TakenOverError
-from difftalk_pl.data.files.job_bars import JobBars
-from difftalk_pl.data.files.leftovers import remove_half_written, remove_leftovers
-from difftalk_pl.data.files.pool import Event, Report, run_jobs
-from difftalk_pl.data.refusals import Refusals
+from difftalk_pl.data.make_clip import Job, Outcome, Settings, refuse, run_job
+from difftalk_pl.data.parallel import failure_reason, run_jobs
 from difftalk_pl.data.report import report as write_report
-from difftalk_pl.data.source import Job, Outcome, Settings, run_job
-from difftalk_pl.data.sources.layouts import IdentityRule, NameRule, find_pieces
-from difftalk_pl.errors import UserError
+from difftalk_pl.data.sources import ClipSource, IdentityRule, NameRule, find_sources
+from difftalk_pl.errors import UsageError, UserError
 from difftalk_pl.faces.crop import MARGIN
-from difftalk_pl.progress import console
+from difftalk_pl.media.video import read_frames
+from difftalk_pl.progress import console, progress_bar
 
 log = logging.getLogger(__name__)
 
-CLAIMS = "claims"  # folder of the dataset
-CRASHES = 2  # of its process, after which a clip is not tried again
-POLL = (0.5, 10.0)  # s between two looks at what others work on: at first and at most
-AnyJob = Job
+KILLED = (-9, -15)  # exit codes of a process that someone ended: the video may be all right
+SAME_PERSON_CUT = 8.0  # least difference of frames at a cut; PySceneDetect's default misses cuts to the same person
 
 
 def prepare(
@@ -44,12 +40,14 @@ def prepare(
     size: Literal[64, 128, 256, 512] = 256,
     features: list[str] | str = "mfcc",
     workers: int = 1,
+    shard: str | None = None,
     smoothing: float = 0.7,
     detect_every: int = 10,
     min_face: float = 64,
     margin: float = MARGIN,
     min_seconds: float = 3,
-    overlay: Path | None = None,
+    clip_timeout: float | None = None,
+    split_scenes: bool = False,
     retry_refused: bool = False,
     deepspeech: Path | None = None,
     speech_model: str | None = None,
@@ -60,163 +58,132 @@ def prepare(
 ) -> None:
     """Turn videos of people speaking into a prepared dataset: frames at 25 fps, 16 kHz audio, landmarks, features.
 
-    Every video becomes a clip or is refused, with its reason in clips.csv. Run the same command again to go on after
-    an interruption or to add videos: clips whose file and settings have not changed are left alone. Run it several
-    times at once, on one machine or many that share the folder, and each clip is made by one of them; what a killed
-    one had begun, another takes over after two minutes, or at once on its own machine.
+    Every video becomes a clip or is refused, with its reason in clips.csv. Run the same command again to continue after
+    an interruption or to add videos: only what is missing or has changed is made. On a cluster, run it once for each
+    shard.
 
     Args:
         sources: Video files, folders that are searched for them, and lists of clips (.csv).
         out: The dataset's folder; made, or added to.
         size: Side of the square frames in pixels. One dataset has one size.
-        features: Kinds of audio features to compute: mfcc, deepspeech, wav2vec2, hubert; several as [a,b].
+        features: Kinds of speech features to compute: mfcc, deepspeech, wav2vec2, hubert; several as [a,b].
         workers: Processes; each prepares one clip at a time.
+        shard: I/N: prepare only the I-th of N parts of the clips, for job arrays.
         smoothing: Deviation in frames of the Gaussian that smooths the landmarks along time; 0 for none.
         detect_every: Frames between two runs of the face detector; landmarks are found in every frame.
         min_face: Smallest face to accept, from ear to ear, pixels of the source.
         margin: Side of the square that is cut out, as a multiple of the face (brows to chin or ear to ear).
         min_seconds: Shortest clip to accept.
-        overlay: Folder for one picture a clip with landmarks and mask drawn on it, for looking.
+        clip_timeout: Seconds after which a clip is given up and refused.
+        split_scenes: Cut videos at scene changes, one clip for each scene; needs PySceneDetect.
         retry_refused: Try clips again that were refused before, though neither file nor settings have changed.
         deepspeech: The frozen graph of DeepSpeech 0.1.0, output_graph.pb, for features deepspeech.
         speech_model: Folder or hub name of the network for features wav2vec2 or hubert.
-        speech_layer: Which of its layers' output is taken; the last by default.
+        speech_layer: Layer of that network whose output is taken; the last by default.
         identity: Who is in a video: name (everybody is somebody else), folder (that it lies in), top (the first folder
             below SOURCE), prefix (its name without the numbers at the end), or auto, which knows the paths of HDTF,
-            VoxCeleb, MEAD and LRS and takes the name elsewhere.
-        names: What clips are called: stem (the file's name), path (its folders, too), or auto, the path where the
-            file's name is a number.
+            VoxCeleb, MEAD and LRS and takes the name for other videos.
+        names: Names of clips: stem (the file's name), path (its folders, too), or auto, the path if the file's name is
+            a number.
         report: At the end, measure the clips and write ROOT/report/index.html with a contact sheet of each.
     """
     settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds)
     kinds = check_kinds(features)
-    pieces = find_pieces(sources, identity, names)
     models = SpeechModels(deepspeech, speech_model, speech_layer, threads=shared_threads(workers))
+    chosen = take_shard(find_sources(sources, identity, names), shard)
     made_with = check_models(kinds, models)
     create_dataset(out, size)
-    claims = Claims(out / CLAIMS)
-    remove_leftovers(out, claims.busy())
-    with claims.turn("features.json"):
-        record_models(out, made_with)
-    book = ClipBook(out, claims)
-    jobs = [Job(piece, out, settings, kinds, overlay, None, models) for piece in pieces]
-    book.check_names({job.name: job.source for job in jobs})
-    refusals = Refusals(out, claims.now(), retry_refused)
-    started = time.monotonic()
+    record_models(out, made_with)
+    if split_scenes:
+        chosen = list(_split_all(chosen, workers))
+    _check_names(out, chosen)
+    jobs = [Job(source, out, settings, kinds, models, retry_refused) for source in chosen]
     try:
-        _work(run_job, jobs, workers, claims, book, refusals)
+        failed = _run_all(jobs, workers, clip_timeout)
     finally:
-        book.write()
-    usable = book.usable()
-    console.print(_summary(book.outcomes, time.monotonic() - started))
-    if not usable:
+        write_index(out)
+    if failed:
+        raise UserError(f"{out}: {failed} clips failed for the reasons above; the same command tries them again")
+    if jobs and not any(row.status == "ok" for row in read_index(out).values()):
         raise UserError(f"{out}: no clip could be prepared; the reasons are in {out / 'clips.csv'}")
     if report:
         write_report(out, workers)
 
 
-def _work(
-    function: Callable[..., Outcome],
-    jobs: Sequence[AnyJob],
-    workers: int,
-    claims: Claims,
-    book: ClipBook,
-    refusals: Refusals,
-) -> None:
-    """Do what nobody does; when nothing else is left, wait for the others and look whether they have done theirs.
-
-    A job whose process dies is tried once more, at the end, by whoever comes to it.
-    """
-    left = list(jobs)
-    with JobBars("clips", len(jobs)) as bars:
-        while left:
-            free, later = _free(left, claims, bars)
-            for event in run_jobs(partial(run_claimed, function, claims, refusals), free, workers):
-                job, outcome = free[event.job], None
-                bars.show(event, job.name)
-                if event.kind == "died" and refusals.crashed(job.name, event.trouble) < CRASHES:
-                    log.warning("%s: %s; it is tried again", job.title, event.trouble)
-                    later.append(job)
-                elif (outcome := _outcome(event, job, refusals)) is not None:
-                    book.enter(outcome)
-                    refused = outcome.action if outcome.row.status == "refused" else ""
-                    bars.advance(job.title, refused, outcome.row.reason)
-                elif event.kind == "done":
-                    later.append(job)
-            book.write()
-            left = later
+def take_shard(sources: Sequence[ClipSource], shard: str | None) -> list[ClipSource]:
+    """Choose the sources of part I of N by a hash of their names; I counts from 0 or from 1."""
+    if shard is None:
+        return list(sources)
+    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not found or not 0 <= int(found[1]) <= int(found[2]) > 0:
+        raise UsageError(f"--shard {shard}: expected I/N, such as 0/16 to 15/16 or 1/16 to 16/16")
+    part, parts = int(found[1]), int(found[2])
+    hashes = (int(hashlib.sha256(source.name.encode()).hexdigest(), 16) for source in sources)
+    return [source for source, number in zip(sources, hashes, strict=True) if number % parts == part % parts]
 
 
-def run_claimed(
-    function: Callable[..., Outcome], claims: Claims, refusals: Refusals, job: AnyJob, report: Report
-) -> Outcome | None:
-    """A job under its claim; None where another process has it or has taken it over. Runs in a worker.
-
-    What another one has refused since this command began is not tried again.
-    """
-    claim = claims.take(job.name)
-    if claim is None:
-        return None
-
-    with claim:
-        if claim.after_dead:
-            remove_half_written(job.root, job.name)
-        refused = refusals.known(job.name) or {}
-        if (crashes := refused.get("crashes", 0)) >= CRASHES:
-            return _crashed(job, refused["reason"])
-        try:
-            outcome = function(job._replace(refused=None if crashes else refused or None), report, claim.confirm)
-        except TakenOverError:
-            return None
-        except Exception:
-            if claim.held():
-                raise
-            return None  # what went wrong may be that another one removed what this one was writing
-        if not claim.held():
-            return None
-        if outcome.row.status == "ok":
-            refusals.forget(job.name)
-        elif outcome.refusal is not None and outcome.refusal != refused:
-            refusals.write(job.name, outcome.refusal)
-        return outcome
+def _check_names(out: Path, sources: Sequence[ClipSource]) -> None:
+    """Refuse to overwrite a clip that another file made which still exists."""
+    rows = read_index(out)
+    for source in sources:
+        row = rows.get(source.name)
+        if row is not None and row.source != str(source.video) and Path(row.source).exists():
+            raise UserError(
+                f"{source.video}: {out} has clip {source.name!r} from {row.source}; rename one of them, or give "
+                "another --out"
+            )
 
 
-def _free(jobs: Sequence[AnyJob], claims: Claims, bars: JobBars) -> tuple[list[AnyJob], list[AnyJob]]:
-    """The jobs that nobody has in hand, and the others; waits until there is one of the first."""
-    pause = POLL[0]
-    while True:
-        busy = claims.busy()  # one look for both lists: a job that is given back meanwhile must not be in neither
-        if free := [job for job in jobs if job.name not in busy]:
-            return free, [job for job in jobs if job.name in busy]
-        bars.wait(len(jobs))
-        time.sleep(pause)
-        pause = min(2 * pause, POLL[1])
+def _run_all(jobs: Sequence[Job], workers: int, timeout: float | None) -> int:
+    """Make the clips, print each problem in one line and a summary at the end; returns how many failed."""
+    counts, frames, started = Counter[str](), 0, time.monotonic()
+    with progress_bar() as bar:
+        task = bar.add_task("clips", total=len(jobs))
+        for job, result in run_jobs(run_job, jobs, workers, timeout):
+            outcome = _give_up(job, result) if isinstance(result, Exception) else result
+            if outcome.reason:
+                line = f"[yellow]{outcome.action}[/] {escape(f'{job.source.name}: {outcome.reason}')}"
+                console.print(line, soft_wrap=True)
+            counts[outcome.action] += 1
+            frames += outcome.frames if outcome.action == "prepared" else 0
+            bar.advance(task)
+    seconds = time.monotonic() - started
+    table = Table("clips", "count", box=None, pad_edge=False)
+    for action, count in counts.items():
+        table.add_row(action, str(count))
+    table.add_row("time", f"{seconds:.1f} s for {frames / FPS:.1f} s of video")
+    console.print(table)
+    return counts["failed"]
 
 
-def _outcome(event: Event, job: AnyJob, refusals: Refusals) -> Outcome | None:
-    """The outcome that an event brings, if it ends a job. Crashes are refusals that the next run tries again."""
-    if event.kind == "done":
-        return event.value
-    if event.kind == "failed":
-        log.error("%s: unexpected error\n%s", job.title, event.value)
-        refusals.write(job.name, {"reason": event.trouble, "crashes": CRASHES})
-    return _crashed(job, event.trouble) if event.is_end else None
+def _give_up(job: Job, error: Exception) -> Outcome:
+    """Refuse a clip that took too long, crashed or raised; one whose process was killed is tried again."""
+    log.error("%s", job.source.video, exc_info=error)
+    killed = isinstance(error, ProcessExpired) and error.exitcode in KILLED
+    return Outcome("failed", failure_reason(error)) if killed else refuse(job, failure_reason(error))
 
 
-def _crashed(job: AnyJob, reason: str) -> Outcome:
-    return Outcome(ClipRow(job.name, job.identity, 0, str(job.source), "refused", reason), "refused")
+def _split_all(sources: Sequence[ClipSource], workers: int) -> Iterator[ClipSource]:
+    """Split whole videos at their scene changes; one that cannot be read stays whole and is refused later."""
+    try:
+        import scenedetect  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"--split_scenes needs PySceneDetect ({error}): pip install 'difftalk_pl[scenes]'") from error
+    yield from (source for source in sources if not source.is_whole)
+    for source, scenes in run_jobs(find_scenes, [source for source in sources if source.is_whole], workers):
+        yield from [source] if isinstance(scenes, Exception) else scenes
 
 
-def _summary(outcomes: list[Outcome], seconds: float) -> Table:
-    """What became of the videos, and how fast."""
-    table = Table("videos", "count", "of which", box=None, pad_edge=False)
-    for action in ("prepared", "skipped", "refused", "still refused"):
-        rows = [outcome.row for outcome in outcomes if outcome.action == action]
-        reasons = "\n".join(f"{row.name}: {row.reason}" for row in rows if row.reason)
-        if rows:
-            table.add_row(action, str(len(rows)), escape(reasons or ("unchanged" if action == "skipped" else "")))
-    made = sum(outcome.row.frames for outcome in outcomes if outcome.action == "prepared") / FPS
-    table.add_row(
-        "time", f"{seconds:.1f} s", f"{made:.1f} s of video, {made / max(seconds, 1e-9):.1f} a second" if made else ""
-    )
-    return table
+def find_scenes(source: ClipSource) -> list[ClipSource]:
+    """Split a video at its hard cuts into NAME_s000, NAME_s001, …, at times of the frames that clips show."""
+    from scenedetect import AdaptiveDetector, FrameTimecode
+
+    detector, cuts = AdaptiveDetector(min_scene_len=0, min_content_val=SAME_PERSON_CUT), [0]
+    for number, frame in enumerate(read_frames(source.video, FPS)):
+        step = max(1, max(frame.shape) // 256)
+        small = np.ascontiguousarray(frame[::step, ::step, ::-1])
+        cuts += [cut.frame_num for cut in detector.process_frame(FrameTimecode(number, fps=float(FPS)), small)]
+    spans = pairwise([*(cut / FPS for cut in cuts), None])
+    return [
+        source._replace(name=f"{source.name}_s{k:03d}", start=start, end=end) for k, (start, end) in enumerate(spans)
+    ]

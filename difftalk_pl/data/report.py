@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from difftalk_pl.data.clips import Clip, open_clips, read_rows
-from difftalk_pl.data.files.whole_files import replacing
+from difftalk_pl.data.clips import Clip, open_clips, read_index
 from difftalk_pl.data.overlay import write_overlay
 from difftalk_pl.data.quality import MEASURES, TABLE, measure, read_quality
 from difftalk_pl.errors import UserError, reason_of
+from difftalk_pl.files import replacing
 from difftalk_pl.progress import console, progress_bar
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def _is_current(clip: Clip, table: pd.DataFrame) -> bool:
 
 def write_page(root: Path, table: pd.DataFrame) -> Path:
     """Write ROOT/report/index.html: the spread of every measure, and all clips, refused and damaged ones included."""
-    index = pd.DataFrame(read_rows(root).values())
+    index = pd.DataFrame(read_index(root).values())
     clips = index.merge(table.drop(columns="stamp"), on="name", how="left", suffixes=("", "_measured"))
     clips["reason"] = clips.reason.where(clips.reason != "", clips.pop("reason_measured")).fillna("")
     names = clips.name.map(escape)

@@ -10,14 +10,13 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from difftalk_pl.data.clips import open_clips, write_json
+from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.features.windows import FPS
-from difftalk_pl.data.files.whole_files import replacing
-from difftalk_pl.data.hdtf.tables import SOURCES, TABLES, read_annotations
-from difftalk_pl.data.sources.clip_list import Piece, read_clip_list
-from difftalk_pl.data.sources.people import person_of, recording_of
+from difftalk_pl.data.hdtf import SOURCES, TABLES, read_annotations
+from difftalk_pl.data.sources import ClipSource, person_of, read_clip_list, recording_of
 from difftalk_pl.data.splits import rank
 from difftalk_pl.errors import UsageError, UserError
+from difftalk_pl.files import replacing, write_json
 from difftalk_pl.media.files import MediaError
 from difftalk_pl.media.video import probe
 
@@ -142,9 +141,9 @@ def write_split(out: Path, sides: dict[str, list[Entry]], head: str) -> None:
             file.writelines(f"{line}\n" for line in [head, *sorted(entry.name for entry in sides[side])])
 
 
-def _seconds(piece: Piece) -> float:
-    if piece.stop is not None:
-        return piece.stop - piece.start
+def _seconds(piece: ClipSource) -> float:
+    if piece.end is not None:
+        return piece.end - piece.start
     try:
         return max(probe(piece.video).duration - piece.start, 0)
     except MediaError:

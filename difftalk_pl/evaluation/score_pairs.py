@@ -9,9 +9,9 @@ import numpy as np
 
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, open_clips, read_dataset
 from difftalk_pl.data.features.windows import FPS, RATE
+from difftalk_pl.data.make_clip import Settings, to_fractions
 from difftalk_pl.data.masks import MaskPolicy
-from difftalk_pl.data.source import Settings, to_fractions
-from difftalk_pl.data.sources.layouts import find_videos
+from difftalk_pl.data.sources import find_videos
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.judge import CHUNK
 from difftalk_pl.faces.crop import Crop, crop_square, cut_frame, fill_gaps, smooth

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from difftalk_pl.callbacks.sheets import contact_sheet, side_by_side
-from difftalk_pl.data.clips import read_rows, write_rows
+from difftalk_pl.data.clips import read_index
 from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.evaluation import judging
 from difftalk_pl.evaluation.judge import ALL
@@ -120,9 +120,8 @@ def test_results_say_what_was_measured_how_and_of_whom(runner, codec):
 def test_short_clips_are_judged_whole_and_their_near_references_counted(runner, codec, prepared, tmp_path):
     root = tmp_path / "short"
     shutil.copytree(prepared, root)
-    rows = read_rows(root)
+    rows = read_index(root)
     assert rows["synthetic_003"].frames == 80, "no frame of 20 to 59 has a partner 60 away"
-    write_rows(root, rows.values())
     runner.data = root
     settings = over(codec, every=0, faces=False)
     settings["data"] = {"contents": "images", "test_frames": 80}

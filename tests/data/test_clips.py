@@ -1,10 +1,6 @@
 """The prepared-clip format: whole or not at all, checked when it is opened, and nearly lossless."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +9,15 @@ import skimage.data
 
 from difftalk_pl.data.clips import (
     Clip,
-    ClipRow,
     create_dataset,
     open_clips,
     read_dataset,
-    read_rows,
+    read_index,
+    verify,
     write_clip,
-    write_rows,
+    write_index,
 )
 from difftalk_pl.data.features.mfcc import MFCC
-from difftalk_pl.data.files.leftovers import aside_name, remove_leftovers
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 
@@ -54,15 +49,15 @@ def root(tmp_path) -> Path:
 
 def test_what_is_written_is_read(root):
     written = parts()
-    write_clip(root, "a", **written)
-    write_rows(root, [ClipRow("a", "ann", FRAMES, "a.mp4", "ok")])
+    write_clip(root, "a", identity="ann", **written)
+    write_index(root)
     (clip,) = open_clips(root)
     assert (clip.name, clip.identity, clip.frames) == ("a", "ann", FRAMES)
     np.testing.assert_array_equal(clip.audio(), written["audio"])
     np.testing.assert_array_equal(clip.landmarks, written["landmarks"].astype(np.float32))
     np.testing.assert_array_equal(clip.features("mfcc"), MFCC()(written["audio"]))
     assert isinstance(clip.landmarks, np.memmap) and isinstance(clip.features("mfcc"), np.memmap)
-    assert clip.info() == {"name": "a", "frames": FRAMES, "source": "here"}
+    assert clip.info() == {"name": "a", "identity": "ann", "frames": FRAMES, "source": "here"}
     reader = clip.reader()
     assert [round(reader[k].mean() / 10) for k in (11, 0, 5)] == [11, 0, 5]
 
@@ -75,32 +70,21 @@ def test_a_clip_written_again_replaces_the_old_one(root):
     assert not (root / "clips" / "a" / "features" / "old.npy").exists()
 
 
-def test_latents_of_the_old_clip_go_with_it(root):
+def test_latents_of_a_replaced_clip_are_removed(root):
     write_clip(root, "a", **parts())
     cached = [root / "latents" / "0123abcd-mouth_safe" / f"{name}.npy" for name in ("a", "b")]
     cached[0].parent.mkdir(parents=True)
     for path in cached:
         path.write_bytes(b"")
-    (root / "latents" / "notes.txt").write_text("no folder")
     write_clip(root, "a", **parts())
     assert [path.exists() for path in cached] == [False, True]
 
 
-@pytest.mark.parametrize("stuck", ["a", aside_name("a")], ids=["old", "new"])
-def test_a_clip_that_cannot_take_its_place_leaves_what_was_there(stuck, root, monkeypatch):
+def test_temporary_folders_of_a_killed_process_are_removed_with_the_next_try(root):
+    for name in (".a.0123456789abcdef.tmp", ".a.b.0123456789abcdef.tmp"):
+        (root / "clips" / name / "features").mkdir(parents=True)
     write_clip(root, "a", **parts())
-    rename = os.rename
-
-    def failing(source, target):
-        if source.name == stuck:
-            raise PermissionError("not today")
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", failing)
-    with pytest.raises(PermissionError, match="not today"):
-        write_clip(root, "a", **parts(info={"source": "there"}))
-    assert [path.name for path in (root / "clips").iterdir()] == ["a"]
-    assert Clip(root, "a", FRAMES).info()["source"] == "here"
+    assert {path.name for path in (root / "clips").iterdir()} == {"a", ".a.b.0123456789abcdef.tmp"}
 
 
 def breaks_half_way():
@@ -113,13 +97,13 @@ def breaks_half_way():
     [
         ({"frames": breaks_half_way()}, RuntimeError, "no more"),
         ({"frames": []}, UserError, "no frames"),
-        ({"frames": [frame(k) for k in range(FRAMES - 1)]}, ValueError, r"a: landmarks \(12, 68, 2\) for 11 frames"),
+        ({"frames": [frame(k) for k in range(FRAMES - 1)]}, ValueError, r"a: landmarks .* \(11, 68, 2\)"),
         ({"landmarks": np.zeros((FRAMES, 67, 2))}, ValueError, r"a: landmarks \(12, 67, 2\)"),
-        ({"landmarks": np.full((FRAMES, 68, 2), np.nan)}, ValueError, "a: landmarks are not finite"),
+        ({"landmarks": np.full((FRAMES, 68, 2), np.nan)}, ValueError, r"a: landmarks .*, expected finite"),
         (
             {"audio": np.zeros(FRAMES * 640 + 1, np.int16)},
             ValueError,
-            r"a: audio int16 \(7681,\), expected int16 \(7680,\)",
+            r"a: audio int16 \(7681,\), expected int16 for 12 frames",
         ),
         ({"audio": np.zeros(FRAMES * 640, np.float32)}, ValueError, "a: audio float32"),
     ],
@@ -134,60 +118,6 @@ def test_a_clip_that_fails_leaves_nothing_or_what_was_there(root, changes, error
         write_clip(root, "a", **parts(**changes))
     assert [path.name for path in (root / "clips").iterdir()] == (["a"] if there_before else [])
     assert not there_before or len(Clip(root, "a", FRAMES).reader()) == FRAMES
-
-
-SLOW_WRITER = """
-import sys, time
-from pathlib import Path
-import numpy as np
-from difftalk_pl.data.clips import write_clip
-
-def frames():
-    for number in range(12):
-        if number == 6:
-            print("half-way", flush=True)
-            time.sleep(60)
-        yield np.zeros((32, 32, 3), np.uint8)
-
-write_clip(Path(sys.argv[1]), "a", frames=frames(), audio=np.zeros(7680, np.int16),
-           landmarks=np.zeros((12, 68, 2)), features=[], info={})
-"""
-
-
-def test_a_killed_writer_leaves_no_clip_and_its_leftovers_go(root):
-    writer = subprocess.Popen([sys.executable, "-c", SLOW_WRITER, str(root)], stdout=subprocess.PIPE, text=True)
-    assert writer.stdout is not None and writer.stdout.readline() == "half-way\n"
-    assert remove_leftovers(root) == [], "its writer is alive"
-    aside = list((root / "clips").iterdir())
-    assert len(aside) == 1 and aside[0].name.startswith(".a.")
-    writer.send_signal(signal.SIGKILL)
-    writer.wait()
-    assert not (root / "clips" / "a").exists()
-    assert remove_leftovers(root) == [aside[0].name]
-    assert list((root / "clips").iterdir()) == []
-
-
-@pytest.mark.parametrize("there", [False, True])
-def test_a_clip_whose_successor_did_not_come_is_kept(there, root):
-    """The writer was killed between giving the old clip another name and the new one its own."""
-    write_clip(root, "a", **parts())
-    dead = 2**22 + 1  # no process
-    aside = root / "clips" / f".a.{socket.gethostname().replace('.', '_')}.{dead}.old.tmp"
-    (root / "clips" / "a").rename(aside)
-    if there:
-        write_clip(root, "a", **parts(info={"source": "there"}))
-    assert remove_leftovers(root) == [aside.name]
-    assert [path.name for path in (root / "clips").iterdir()] == ["a"]
-    assert Clip(root, "a", FRAMES).info()["source"] == ("there" if there else "here")
-
-
-def test_leftovers_of_other_machines_stay(root):
-    """A process number says nothing about another machine."""
-    elsewhere = root / "clips" / f".a.not-{socket.gethostname()}.1.tmp"
-    mine = root / "clips" / f".b.{socket.gethostname()}.{os.getpid()}.tmp"
-    for folder in (elsewhere, mine):
-        folder.mkdir()
-    assert remove_leftovers(root) == [] and elsewhere.exists() and mine.exists()
 
 
 def test_another_size_is_refused(root):
@@ -206,30 +136,32 @@ def test_a_folder_that_is_no_dataset_says_what_to_do(tmp_path):
 
 def test_another_format_is_refused(root):
     path = root / "dataset.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 7'))
-    with pytest.raises(UserError, match=r"dataset\.json: format 7, this version reads 1"):
+    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(UserError, match=r"dataset\.json: format 1, this version reads 2; prepare it again"):
         read_dataset(root)
 
 
-ROWS = [
-    ClipRow("b", "bob", 75, "/videos/b, the second.mp4", "ok"),
-    ClipRow("a", "ann", 0, 'C:\\my "clips"\\a.mp4', "refused", 'cut off, "moov" missing;\nline two'),
-    ClipRow("é 1", "née", 3, "é.mp4", "ok", ""),
-]
-
-
-def test_rows_come_back_sorted_and_whole(root):
-    write_rows(root, ROWS)
-    assert list(read_rows(root).values()) == sorted(ROWS)
-    assert [clip.name for clip in open_clips(root)] == ["b", "é 1"], "refused clips are not opened"
-
-
-def test_rows_that_fail_leave_the_old_ones(root):
-    write_rows(root, ROWS)
-    with pytest.raises(TypeError):
-        write_rows(root, [ROWS[0], 7])  # type: ignore[list-item]
-    assert len(read_rows(root)) == 3
-    assert sorted(path.name for path in root.iterdir()) == ["clips", "clips.csv", "dataset.json"]
+def test_the_index_lists_clips_and_refusals(root):
+    """A refusal counts more than the clip of an earlier run; what cannot be read is left out."""
+    for name in ("b", "é 1", "old"):
+        write_clip(root, name, identity="bob", **parts(info={"source": {"path": "/videos/b, the second.mp4"}}))
+    (root / "refused").mkdir()
+    for name in ("a.b", "old"):
+        record = {"name": name, "identity": "ann", "source": {"path": 'my "a".mp4'}, "reason": 'no "moov",\nline two'}
+        (root / "refused" / f"{name}.json").write_text(json.dumps(record))
+    (root / "clips" / "damaged").mkdir()
+    (root / "clips" / "damaged" / "clip.json").write_text("{")
+    write_index(root)
+    refused = ("ann", 0, 'my "a".mp4', "refused", 'no "moov",\nline two')
+    usable = ("bob", FRAMES, "/videos/b, the second.mp4", "ok", "")
+    assert {name: tuple(row[1:]) for name, row in read_index(root).items()} == {
+        "a.b": refused,
+        "b": usable,
+        "old": refused,
+        "é 1": usable,
+    }
+    assert [clip.name for clip in open_clips(root)] == ["b", "é 1"]
+    assert not list(root.glob(".*"))
 
 
 def cut(path: Path) -> None:
@@ -250,10 +182,19 @@ def test_damaged_arrays_are_named(root, damage, file):
         clip.landmarks if file == "landmarks.npy" else clip.features("mfcc")
 
 
-def test_a_video_of_another_length_is_named(root):
+@pytest.mark.parametrize("file", ["video.mp4", "audio.wav", "landmarks.npy", "features/mfcc.npy"])
+def test_verify_names_a_file_that_is_not_what_was_written(root, file):
     write_clip(root, "a", **parts())
-    with pytest.raises(UserError, match=r"video\.mp4: 12 frames, expected 13"):
-        Clip(root, "a", FRAMES + 1).reader()
+    clip = Clip(root, "a", FRAMES)
+    verify(clip)
+    path = clip.folder / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=file):
+        verify(clip)
+    with pytest.raises(UserError, match=r"expected 13|13 rows"):
+        verify(Clip(root, "a", FRAMES + 1))
 
 
 def wandering_photograph() -> list[np.ndarray]:

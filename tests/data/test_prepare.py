@@ -1,8 +1,11 @@
 """The whole command on videos that are made here from one photograph, good ones and every kind of bad ones."""
 
 import csv
+import itertools
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +19,11 @@ import skimage.data
 from PIL import Image
 
 from difftalk_pl.__main__ import main
-from difftalk_pl.data.clips import open_clips, read_rows
-from difftalk_pl.data.files.pool import run_jobs
-from difftalk_pl.data.prepare import prepare
-from difftalk_pl.data.sources.layouts import find_videos
+from difftalk_pl.data.clips import open_clips, read_index, verify
+from difftalk_pl.data.parallel import failure_reason, run_jobs
+from difftalk_pl.data.prepare import prepare, take_shard
+from difftalk_pl.data.sources import ClipSource, find_sources
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.crop import cut_frame
 from difftalk_pl.media.video import read_frames
 from difftalk_pl.media.writer import write_video
 
@@ -65,7 +67,7 @@ def sources(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def prepared(sources, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("prepared")
-    prepare([sources], root, size=64, overlay=root / "overlay")
+    prepare([sources], root, size=64)
     return root
 
 
@@ -111,7 +113,6 @@ def test_a_good_clip_holds_what_the_source_shows(sources, prepared):
     assert np.corrcoef(stored[1000:-1000], sound(4.0)[1000:-1000])[0, 1] > 0.95
     assert clip.features("mfcc").shape == (200, 26)
     assert info["source"]["width"] == SIDE and info["faces"]["seen"] >= 1
-    assert (prepared / "overlay" / "good.png").exists()
 
 
 def test_landmarks_are_fractions_of_the_stored_frame(prepared):
@@ -125,136 +126,138 @@ def test_landmarks_are_fractions_of_the_stored_frame(prepared):
     assert np.abs(moved - np.median(moved)).max() < 3
 
 
-def test_second_run_leaves_everything_alone(sources, prepared):
+def test_a_second_run_changes_nothing(sources, prepared):
     files = {path: path.stat().st_mtime_ns for path in (prepared / "clips").rglob("*")}
     before = table(prepared)
-    started = time.monotonic()
     prepare([sources], prepared, size=64)
-    assert time.monotonic() - started < 10
     assert {path: path.stat().st_mtime_ns for path in (prepared / "clips").rglob("*")} == files
     assert table(prepared) == before
 
 
-def test_other_size_in_the_same_folder_is_an_error(sources, prepared):
-    with pytest.raises(UserError, match="holds frames of 64 pixels, not 128"):
-        prepare([sources], prepared, size=128)
-
-
-def test_changed_settings_prepare_again_and_refused_ones_get_their_chance(sources, tmp_path, capfd):
-    (tmp_path / "in").mkdir()
+def test_only_changed_sources_and_settings_are_made_again(sources, tmp_path, capfd):
+    folder, root = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
     for name in ("good", "short"):
-        (tmp_path / "in" / f"{name}.mp4").write_bytes((sources / f"{name}.mp4").read_bytes())
-    root = tmp_path / "out"
-    prepare([tmp_path / "in"], root, size=64, smoothing=0)
+        shutil.copyfile(sources / f"{name}.mp4", folder / f"{name}.mp4")
+
+    def run(**options) -> str:
+        capfd.readouterr()
+        prepare([folder], root, size=64, **options)
+        return re.sub(" +", " ", capfd.readouterr().err)
+
+    run(smoothing=0)
     raw = np.array(open_clips(root)[0].landmarks)
-    prepare([tmp_path / "in"], root, size=64, smoothing=2)
+    assert "prepared 1" in run(smoothing=2)
     assert not np.array_equal(raw, open_clips(root)[0].landmarks)
-    capfd.readouterr()
-    prepare([tmp_path / "in"], root, size=64, smoothing=2)
-    assert "still refused" in capfd.readouterr().err
-    prepare([tmp_path / "in"], root, size=64, smoothing=2, retry_refused=True)
-    assert "still refused" not in capfd.readouterr().err
-    prepare([tmp_path / "in"], root, size=64, smoothing=2, min_seconds=1)
-    assert [row.status for row in read_rows(root).values()] == ["ok", "ok"]
+    os.utime(folder / "good.mp4")  # the same content
+    assert "skipped 1" in (said := run(smoothing=2)) and "still refused short: 2.0 s long" in said
+    assert run(smoothing=2, retry_refused=True).startswith("refused short")
+    assert "still refused" not in run(smoothing=2, min_seconds=1)
+    assert [row.status for row in read_index(root).values()] == ["ok", "ok"] and not [*(root / "refused").iterdir()]
+    shutil.copyfile(folder / "short.mp4", folder / "good.mp4")
+    assert "prepared 1" in (said := run(smoothing=2, min_seconds=1)) and "skipped 1" in said
+    assert [clip.frames for clip in open_clips(root)] == [50, 50]
+    assert "skipped 2" in run(smoothing=2, min_seconds=1, identity="folder")
+    assert {clip.identity for clip in open_clips(root)} == {"in"}
 
 
-def test_nothing_usable_is_an_error(sources, tmp_path):
+def test_what_is_wrong_with_the_command_is_said_before_any_work(sources, prepared, tmp_path):
+    other = tmp_path / "good.mp4"
+    shutil.copyfile(sources / "short.mp4", other)
+    for options, message in {
+        (("size", 128),): "holds frames of 64 pixels, not 128",
+        (("features", "magic"),): "--features magic: no such kind",
+        (("shard", "5/4"),): "--shard 5/4: expected I/N",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            prepare([sources], prepared, **{"size": 64, **dict(options)})
+    with pytest.raises(UserError, match=r"has clip 'good' from .*/good\.mp4; rename one"):
+        prepare([other], prepared, size=64)
     with pytest.raises(UserError, match=r"no clip could be prepared; the reasons are in .*clips\.csv"):
         prepare([sources / "mute.mp4", sources / "text.mp4"], tmp_path / "out", size=64)
     assert len(table(tmp_path / "out")) == 2
 
 
-def test_sources_are_checked_before_work_begins(sources, tmp_path):
-    assert set(find_videos([sources, sources / "good.mp4"])) == {
-        *("good", "short", "mute", "faceless", "text", "truncated", "small")
-    }
-    (tmp_path / "a").mkdir()
-    (tmp_path / "good.mp4").touch()
-    with pytest.raises(UserError, match=r"sources.*/good\.mp4 and .*/good\.mp4 would both be clip 'good'"):
-        find_videos([sources, tmp_path / "good.mp4"])
-    with pytest.raises(UserError, match=r"nowhere: no such file or folder"):
-        find_videos([tmp_path / "nowhere"])
-    with pytest.raises(UserError, match=r"a: no videos"):
-        find_videos([tmp_path / "a"])
-    with pytest.raises(UserError, match=r"--features magic: no such kind; there are mfcc"):
-        prepare([sources], tmp_path / "out", features=["magic"])
-
-
-def test_a_clip_of_the_same_name_is_not_overwritten(sources, prepared, tmp_path):
-    other = tmp_path / "good.mp4"
-    other.write_bytes((sources / "short.mp4").read_bytes())
-    with pytest.raises(UserError, match=r"has clip 'good' from .*sources.*/good\.mp4; rename one"):
-        prepare([other], prepared, size=64)
-
-
-def test_command_line_takes_many_sources(sources, tmp_path, capfd):
+def test_command_line(sources, tmp_path, capfd):
     videos = [str(sources / "mute.mp4"), str(sources / "text.mp4")]
     options = ["--out", str(tmp_path / "out"), "--size", "64", "--min_seconds=1.5", "--features", "mfcc"]
     assert main(["prepare", *videos, *options, "--retry_refused", "true"]) == 1
-    assert "no clip could be prepared" in capfd.readouterr().err.splitlines()[-1]
-    assert set(table(tmp_path / "out")) == {"mute", "text"}
-    with pytest.raises(SystemExit) as error:
-        main(["prepare", *videos, "--out", str(tmp_path / "out"), "--size", "65"])
-    assert error.value.code == 2
+    said = capfd.readouterr().err.splitlines()
+    assert "refused mute: no audio track" in said and "no clip could be prepared" in said[-1]
 
 
-def test_resizing_does_not_alias():
-    """A fine chequerboard becomes grey, not a coarser pattern."""
-    from difftalk_pl.faces.crop import Crop
+def test_a_full_disk_refuses_no_clip_for_good(sources, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
 
-    board = np.indices((200, 200)).sum(axis=0) % 2 * 255
-    small = cut_frame(np.repeat(board[..., None], 3, axis=2).astype(np.uint8), Crop(10, 20, 150), 64)
-    assert small.shape == (64, 64, 3) and np.ptp(small[4:-4, 4:-4].astype(int)) < 30
+    with monkeypatch.context() as patched:
+        patched.setattr("difftalk_pl.data.make_clip.write_clip", full)
+        with pytest.raises(UserError, match=r"1 clips failed .* tries them again"):
+            prepare([sources / "good.mp4"], tmp_path, size=64)
+    assert not (tmp_path / "refused").exists()
+    prepare([sources / "good.mp4"], tmp_path, size=64)
+    assert [clip.name for clip in open_clips(tmp_path)] == ["good"]
 
 
-def _job(number: int, report) -> int:
-    """Runs in a worker: job 2 is killed, job 3 fails, the others square."""
+def misbehave(number: int) -> int:
+    """Run in a worker: 2 is killed, 3 fails, 4 hangs, the others are squared."""
     if number == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     if number == 3:
-        raise ValueError("three is refused")
-    report(1, 2)
+        raise ValueError("three")
+    if number == 4:
+        time.sleep(60)
     return number**2
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_killed_worker_costs_its_own_job_only(workers):
-    ends = {event.job: event for event in run_jobs(_job, range(7), workers) if event.kind not in ("start", "progress")}
-    assert {job: event.value for job, event in ends.items() if event.kind == "done"} == {
-        0: 0,
-        1: 1,
-        4: 16,
-        5: 25,
-        6: 36,
-    }
-    assert (ends[2].kind, ends[2].value) == ("died", -signal.SIGKILL)
-    assert ends[3].kind == "failed" and "three is refused" in ends[3].value
+def test_a_killed_or_hanging_worker_costs_its_own_job_only():
+    results = dict(run_jobs(misbehave, range(7), workers=2, timeout=2))
+    assert {job: result for job, result in results.items() if isinstance(result, int)} == {0: 0, 1: 1, 5: 25, 6: 36}
+    assert failure_reason(results[2]) == "its process died with exit code -9 (killed: out of memory?)"
+    assert failure_reason(results[3]) == "unexpected error: ValueError: three"
+    assert failure_reason(results[4]) == "it took longer than its time limit"
+    assert dict(run_jobs(misbehave, [1, 3], workers=1))[1] == 1
 
 
-def test_killed_in_the_middle_leaves_no_half_clip(tmp_path):
-    """A real process, SIGKILL while a clip is being written: its worker clears up, a second run completes."""
-    talk(tmp_path / "long.mp4", 24.0)
-    root = tmp_path / "out"
-    code = (
-        "from pathlib import Path; from difftalk_pl.data.prepare import prepare\n"
-        f"if __name__ == '__main__': prepare([Path({str(tmp_path / 'long.mp4')!r})], Path({str(root)!r}), size=128)"
-    )
-    (tmp_path / "run.py").write_text(code)
-    process = subprocess.Popen([sys.executable, str(tmp_path / "run.py")], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 90
-    while not (writing := list((root / "clips").glob(".long.*.tmp"))) and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.02)
-    assert writing
-    process.kill()
-    process.wait()
-    assert not (root / "clips" / "long").exists()
-    while list((root / "clips").glob(".*")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert list((root / "clips").iterdir()) == []  # the orphaned worker noticed and removed what it had begun
-    subprocess.run([sys.executable, str(tmp_path / "run.py")], check=True, stderr=subprocess.DEVNULL)
-    assert [clip.frames for clip in open_clips(root)] == [600]
-    assert [path.name for path in (root / "clips").iterdir()] == ["long"]
+def test_every_source_belongs_to_one_shard_counted_from_0_or_1():
+    sources = [ClipSource(f"clip_{number}", Path("a.mp4")) for number in range(200)]
+    for numbers in (range(4), range(1, 5)):
+        shards = [take_shard(sources, f"{number}/4") for number in numbers]
+        assert sorted(itertools.chain(*shards)) == sorted(sources)
+        assert all(30 < len(shard) < 70 for shard in shards)
+    assert take_shard(list(reversed(sources)), "1/4") == list(reversed(take_shard(sources, "1/4")))
+
+
+def start_shard(sources: Path, root: Path, shard: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "difftalk_pl", "prepare", str(sources), "--out", str(root), "--size", "64"]
+    return subprocess.Popen([*command, "--shard", shard], stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+@pytest.mark.slow
+def test_four_shards_one_of_them_killed(tmp_path):
+    """The killed one was writing a clip; run again, every clip is there once and nothing is half written."""
+    videos, root, names = tmp_path / "videos", tmp_path / "root", [f"talk_{number}" for number in range(12)]
+    videos.mkdir()
+    for name in names:
+        talk(videos / f"{name}.mp4", 5.0)
+    shards = [start_shard(videos, root, f"{number}/4") for number in range(4)]
+    killed, mine = shards[0], {source.name for source in take_shard(find_sources([videos]), "0/4")}
+    deadline = time.monotonic() + 120
+    while not [path for path in (root / "clips").glob(".*/video.mp4*") if path.parent.name.split(".")[1] in mine]:
+        assert time.monotonic() < deadline and killed.poll() is None
+        time.sleep(0.002)
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert [shard.wait(timeout=200) for shard in shards] == [-9, 0, 0, 0]
+    made = {path: path.stat().st_ino for path in (root / "clips").glob("talk_*")}
+    assert 0 < len(made) < len(names) and list((root / "clips").glob(".*.tmp"))
+    shards = [start_shard(videos, root, f"{number}/4") for number in range(4)]
+    assert [shard.wait(timeout=200) for shard in shards] == [0, 0, 0, 0]
+    assert sorted(path.name for path in (root / "clips").iterdir()) == sorted(names)
+    assert made.items() <= {path: path.stat().st_ino for path in (root / "clips").iterdir()}.items()
+    clips = open_clips(root)
+    assert [(clip.name, clip.frames) for clip in clips] == [(name, 125) for name in sorted(names)]
+    for clip in clips:
+        verify(clip)
 
 
 @pytest.mark.slow

@@ -7,13 +7,12 @@ from itertools import chain
 import pytest
 
 from difftalk_pl.data.clips import Clip, open_clips
-from difftalk_pl.data.sources.clip_list import Piece, write_clip_list
-from difftalk_pl.data.sources.people import person_of
+from difftalk_pl.data.sources import ClipSource, person_of, write_clip_list
 from difftalk_pl.data.split_files import Entry, by_identity, read_entries, split
 from difftalk_pl.data.splits import Split, rank
 from difftalk_pl.errors import UsageError, UserError
 from tests.conftest import PROJECT, SHARED, _there
-from tests.data.hdtf.hdtf_stand_in import write_tables
+from tests.data.hdtf_tables import write_tables
 
 SIDES = ("train", "val", "test")
 
@@ -109,7 +108,7 @@ def test_the_seed_decides():
 def test_of_datasets_and_lists(prepared, tmp_path):
     split(prepared, "identity", tmp_path / "a", val=0.25, test=0.25)
     assert [len(names) for names in lists(tmp_path / "a").values()] == [2, 1, 1]
-    pieces = [Piece(f"clip{n}", tmp_path / "v.mp4", n, n + 2, f"p{n // 2}") for n in range(8)]
+    pieces = [ClipSource(f"clip{n}", tmp_path / "v.mp4", n, n + 2, f"p{n // 2}") for n in range(8)]
     write_clip_list(tmp_path / "list.csv", pieces)
     split(tmp_path / "list.csv", "identity", tmp_path / "b", val=0, test=0.25)
     counts = json.loads((tmp_path / "b" / "split.json").read_text())["sides"]
@@ -126,7 +125,7 @@ def test_what_cannot_be_divided(prepared, tmp_path):
         split(prepared, "identity", tmp_path, val=0.5, test=0.5)
     with pytest.raises(UserError, match="expected a prepared dataset"):
         split(tmp_path, "identity", tmp_path)
-    odd = [Piece(name, tmp_path / "v.mp4", 0, 2, name) for name in ("ann", "ben", "#1 talk")]
+    odd = [ClipSource(name, tmp_path / "v.mp4", 0, 2, name) for name in ("ann", "ben", "#1 talk")]
     write_clip_list(tmp_path / "odd.csv", odd)
     with pytest.raises(UserError, match="clip '#1 talk' cannot be listed"):
         split(tmp_path / "odd.csv", "identity", tmp_path / "odd", val=0.3, test=0.3)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from difftalk_pl.data.clips import SUMS, Clip, open_clips, write_json
+from difftalk_pl.data.clips import Clip, open_clips, write_sums
 from difftalk_pl.data.features.kinds import OPTIONS, FeatureModel, SpeechModels, check_kinds, open_features
-from difftalk_pl.data.files.sums import add_sum
 from difftalk_pl.errors import UserError
+from difftalk_pl.files import write_json
 from difftalk_pl.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,8 @@ def add_missing(clips: Sequence[Clip], kinds: Sequence[str], models: SpeechModel
             temporary = path.with_suffix(".tmp")
             with temporary.open("wb") as file:
                 np.save(file, open_features(kind, models)(clip.audio()).astype(np.float32))
-            add_sum(clip.folder / SUMS, f"features/{path.name}", temporary)
             temporary.replace(path)
+            write_sums(clip.folder, [path])
 
 
 def check_features(root: Path, clips: Sequence[Clip], kind: str) -> None:

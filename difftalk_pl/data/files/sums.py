@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from difftalk_pl.data.files.whole_files import replacing
-from difftalk_pl.models.pretrained import file_hash
+from difftalk_pl.files import file_hash
 
 
 def write_sums(listing: Path, files: Iterable[Path]) -> None:

@@ -15,10 +15,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from difftalk_pl.data.clips import Clip, ClipRow, create_dataset, read_rows, write_clip, write_rows
+from difftalk_pl.data.clips import Clip, create_dataset, write_clip, write_index
 from difftalk_pl.data.features.mfcc import MFCC
 from difftalk_pl.data.features.windows import FPS, RATE
-from difftalk_pl.data.files.leftovers import remove_leftovers
 from difftalk_pl.data.synthetic.drawing import draw, draw_background
 from difftalk_pl.data.synthetic.puppet import Colour, Identity, Pose, landmarks
 from difftalk_pl.data.synthetic.speech import Voice, articulate, draw_voice, make_plan, speak
@@ -78,14 +77,11 @@ def synthesize(
             f"{first_identity}: at least 1 clip, 1 frame (0.04 s) and 1 worker are needed, and nothing negative"
         )
     create_dataset(out, size)
-    remove_leftovers(out)
     numbers = range(first_identity, first_identity + clips)
     recipe = {"version": VERSION, "seed": seed, "seconds": seconds, "size": size}
     todo = [number for number in numbers if not _is_there(out, number, recipe)]
     _make_all(out, todo, recipe, workers, clips)
-    frames = round(seconds * FPS)
-    rows = {name: ClipRow(name, name, frames, "synthetic", "ok") for name in map(clip_name, numbers)}
-    write_rows(out, (read_rows(out) | rows).values())
+    write_index(out)
 
 
 def clip_name(number: int) -> str:
@@ -202,7 +198,7 @@ def _make(out: Path, recipe: dict[str, Any], number: int) -> None:
             "source": "synthetic",
             "recipe": recipe,
             "number": number,
-            "identity": asdict(clip.who),
+            "person": asdict(clip.who),
             "voice": asdict(clip.voice),
         },
     )

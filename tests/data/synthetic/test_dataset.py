@@ -9,7 +9,7 @@ import pytest
 from scipy.linalg import solve_toeplitz
 from scipy.ndimage import binary_dilation, minimum_filter1d
 
-from difftalk_pl.data.clips import open_clips, read_rows
+from difftalk_pl.data.clips import open_clips, read_index
 from difftalk_pl.data.features.mfcc import MFCC
 from difftalk_pl.data.features.windows import audio_windows
 from difftalk_pl.data.masks import MaskPolicy
@@ -261,7 +261,7 @@ def test_a_dataset_opens_and_is_continued(tmp_path):
     assert (tmp_path / "clips/synthetic_000/video.mp4").stat().st_mtime_ns == stamp
     clips = open_clips(tmp_path)
     assert [clip.name for clip in clips] == ["synthetic_000", "synthetic_001"]
-    assert {row.identity for row in read_rows(tmp_path).values()} == {"synthetic_000", "synthetic_001"}
+    assert {row.identity for row in read_index(tmp_path).values()} == {"synthetic_000", "synthetic_001"}
     clip, drawn = clips[1], perform(seed=0, number=1, seconds=1.0)
     np.testing.assert_array_equal(clip.audio(), drawn.audio)
     np.testing.assert_array_equal(clip.landmarks, drawn.landmarks())

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from difftalk_pl.data.hdtf.tables import SOURCES, TABLES
+from difftalk_pl.data.hdtf import SOURCES, TABLES
 
 
 def write_tables(folder: Path, videos: dict[str, dict]) -> Path:
-    """Tables of videos by SOURCE/NAME: {"times": ["00:20-01:35"], "lines": 720, "windows": {0: "466 535 0 535"},
-    "ratios": {0: 1.2}}; all but the times may be missing."""
+    """Write tables of videos by SOURCE/NAME: {"times": ["00:20-01:35"], "lines": 720, "windows": {0: "466 535 0 535"},
+    "url": "https://…"}; all but the times may be missing."""
     folder.mkdir(exist_ok=True)
     for source in SOURCES:
         lines: dict[str, list[str]] = {key: [] for key in TABLES}
@@ -15,11 +15,10 @@ def write_tables(folder: Path, videos: dict[str, dict]) -> Path:
             where, name = place.split("/")
             if where != source:
                 continue
-            lines["url"].append(f"{name} https://example.org/watch?v={name}")
+            lines["url"].append(f"{name} {video.get('url', f'https://example.org/watch?v={name}')}")
             lines["times"].append(f"{name}.mp4 {' '.join(video['times'])}")
             lines["lines"] += [f"{name}.mp4 {video['lines']}"] if "lines" in video else []
             lines["crop"] += [f"{name}_{k}.mp4 {window}" for k, window in video.get("windows", {}).items()]
-            lines["ratio"] += [f"{name}_{k}.mp4 {ratio}" for k, ratio in video.get("ratios", {}).items()]
         for key, table in TABLES.items():
             (folder / f"{source}_{table}.txt").write_text("".join(f"{line}\n" for line in lines[key]))
     return folder

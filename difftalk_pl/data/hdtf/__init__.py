@@ -1,1 +1,0 @@
-"""From HDTF's published tables to its clips."""

@@ -1,0 +1,126 @@
+"""The command `hdtf download`: HDTF's videos, as far as they still exist, by yt-dlp."""
+
+import csv
+import logging
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from difftalk_pl.data.hdtf import SOURCES, HDTFVideo, read_annotations
+from difftalk_pl.data.sources import VIDEO_SUFFIXES
+from difftalk_pl.errors import UsageError, UserError
+from difftalk_pl.files import replacing
+
+log = logging.getLogger(__name__)
+
+NOT_GONE = re.compile(r"try again later|rate.?limit|countr|not a bot|sign in to confirm|captcha", re.IGNORECASE)
+GONE = re.compile(
+    r"private video|video is private|has been removed|removed by the uploader|account .*terminated|no longer available|"
+    r"(does not|doesn't) exist|isn't available any ?more|HTTP Error (404|410)",
+    re.IGNORECASE,
+)
+
+
+class Download(NamedTuple):
+    """A line of downloads.csv. gone: the site says that the video does not exist any more."""
+
+    name: str
+    url: str
+    status: Literal["done", "gone", "failed"]
+    reason: str = ""
+
+
+def hdtf_download(
+    annotations: Path,
+    out: Path,
+    only: list[str] | str | None = None,
+    height: int | None = None,
+    retries: int = 10,
+    retry_gone: bool = False,
+    cookies: Path | None = None,
+) -> None:
+    """Download HDTF's videos, best picture and sound, as OUT/NAME.mp4 or another container.
+
+    Run the same command again to continue after an interruption and to try again what failed. OUT/downloads.csv says
+    what became of each video; one that is gone is not asked for again.
+
+    Args:
+        annotations: The folder with HDTF's published tables (RD_video_url.txt and so on).
+        out: The folder of the videos; made, or added to.
+        only: Names of sources (RD, WDA, WRA) or videos; several as [RD,KatieHill].
+        height: Lines of the picture at most.
+        retries: Further tries after errors of network or server, with longer and longer waits.
+        retry_gone: Ask again for videos that were gone.
+        cookies: A file of cookies for the site, where it wants a signed-in browser.
+    """
+    videos = read_annotations(annotations)
+    names = {only} if isinstance(only, str) else set(only or ())
+    if unknown := names - {video.name for video in videos} - set(SOURCES):
+        raise UsageError(f"only: {', '.join(sorted(unknown))}: no source ({', '.join(SOURCES)}) and no video's name")
+    options = _options(height, retries, cookies)
+    out.mkdir(parents=True, exist_ok=True)
+    known = _read_downloads(out)
+    for video in videos:
+        before = known.get(video.name)
+        if names and not names & {video.name, video.source}:
+            continue
+        if before is None or before.status != "gone" or retry_gone:
+            known[video.name] = _download(video, out, options)
+            _write_downloads(out, known.values())
+    counts = Counter(one.status for one in known.values())
+    log.info("%s: %s", out, ", ".join(f"{count} {status}" for status, count in counts.items()))
+    if counts["failed"]:
+        raise UserError(f"{out}: {counts['failed']} videos failed; the reasons are in downloads.csv; run it again")
+
+
+def _options(height: int | None, retries: int, cookies: Path | None) -> dict[str, Any]:
+    """Return yt-dlp's options; partial files are continued by default."""
+    if shutil.which("ffmpeg") is None:
+        log.warning("ffmpeg is not installed: only files that hold both picture and sound, often small, can be had")
+    waits = dict.fromkeys(("http", "fragment", "extractor"), lambda n: min(2.0**n, 60.0))
+    return {
+        "format_sort": [f"res:{height}"] if height else [],
+        "noplaylist": True,
+        "retries": retries,
+        "fragment_retries": retries,
+        "extractor_retries": retries,
+        "retry_sleep_functions": waits,
+        "skip_unavailable_fragments": False,
+        "socket_timeout": 30.0,
+        "cookiefile": None if cookies is None else str(cookies),
+    }
+
+
+def _download(video: HDTFVideo, out: Path, options: dict[str, Any]) -> Download:
+    """Download one video, unless its file is there; yt-dlp gives a file its name when it is whole."""
+    if any((out / f"{video.name}{suffix}").exists() for suffix in VIDEO_SUFFIXES):
+        return Download(video.name, video.url, "done")
+    try:
+        from yt_dlp import YoutubeDL
+        from yt_dlp.utils import YoutubeDLError
+    except ImportError as error:
+        raise UserError(f"hdtf download needs yt-dlp ({error}): pip install 'difftalk_pl[download]'") from error
+    try:
+        with YoutubeDL({**options, "outtmpl": {"default": str(out / f"{video.name}.%(ext)s")}}) as site:
+            site.download([video.url])
+    except YoutubeDLError as error:
+        reason = re.sub(r"^ERROR: |; please report this issue on .*|\(caused by .*", "", str(error).replace("\n", " "))
+        gone = GONE.search(reason) and not NOT_GONE.search(reason)
+        return Download(video.name, video.url, "gone" if gone else "failed", reason)
+    return Download(video.name, video.url, "done")
+
+
+def _read_downloads(out: Path) -> dict[str, Download]:
+    path = out / "downloads.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["name"]: Download(**row) for row in csv.DictReader(file)}  # type: ignore[arg-type]
+
+
+def _write_downloads(out: Path, downloads: Iterable[Download]) -> None:
+    with replacing(out / "downloads.csv") as file:
+        csv.writer(file).writerows([Download._fields, *downloads])

@@ -1,0 +1,223 @@
+"""Make one clip: find the face, cut the frames to a square, and write them with audio and features."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, versions, write_clip
+from difftalk_pl.data.features.kinds import SpeechModels, open_features
+from difftalk_pl.data.features.stored import add_missing
+from difftalk_pl.data.features.windows import FPS, RATE
+from difftalk_pl.data.sources import ClipSource
+from difftalk_pl.errors import UserError
+from difftalk_pl.faces.crop import MARGIN, Crop, CutSquare, check_face, crop_square, face_size, fill_gaps, smooth
+from difftalk_pl.faces.track import FaceTrack, track_faces
+from difftalk_pl.files import file_hash, write_json
+from difftalk_pl.media.audio import fit_audio, read_audio
+from difftalk_pl.media.colour import ToLuma
+from difftalk_pl.media.files import WriteError, check_span
+from difftalk_pl.media.video import VideoInfo, probe, read_frames
+
+LARGEST_CROP = 4.0  # side of a given crop over the face, ear to ear; HDTF's lie near 2.5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What shapes a clip; recorded in clip.json, so that a second run knows what has changed. See `prepare`."""
+
+    size: int = 256
+    smoothing: float = 0.7
+    detect_every: int = 10
+    min_face: float = 64
+    margin: float = MARGIN
+    min_seconds: float = 3
+    max_gap: int = 12  # frames without a face that are interpolated
+
+
+class Job(NamedTuple):
+    """A clip to make. `retry`: even if it was refused before from the same source with the same settings."""
+
+    source: ClipSource
+    root: Path
+    settings: Settings
+    features: tuple[str, ...] = ()
+    models: SpeechModels = SpeechModels()
+    retry: bool = False
+
+    @property
+    def refusal(self) -> Path:
+        return self.root / "refused" / f"{self.source.name}.json"
+
+    @property
+    def clip_json(self) -> Path:
+        return self.root / "clips" / self.source.name / "clip.json"
+
+
+class Outcome(NamedTuple):
+    """What became of a job. A failed one (a full disk, a killed process) is tried again by the next run."""
+
+    action: Literal["prepared", "skipped", "refused", "still refused", "failed"]
+    reason: str = ""
+    frames: int = 0
+
+
+def run_job(job: Job) -> Outcome:
+    """Make a clip, or keep it if source and settings are those of the last run. Runs in a worker."""
+    try:
+        return _run(job)
+    except (UserError, OSError) as error:
+        reason = str(error).removeprefix(f"{job.source.video}: ")
+        by_system = (
+            isinstance(error, WriteError) or not isinstance(error, UserError) or isinstance(error.__cause__, OSError)
+        )
+        return Outcome("failed", reason) if by_system else refuse(job, reason)
+
+
+def refuse(job: Job, reason: str) -> Outcome:
+    """Write down why there is no clip, so that it is not tried again until source or settings change."""
+    try:
+        record = {"name": job.source.name, "identity": job.source.identity, "reason": reason, **describe(job)}
+        job.refusal.parent.mkdir(exist_ok=True)
+        write_json(job.refusal, record)
+    except OSError as error:
+        return Outcome("failed", f"{reason} ({error})")
+    return Outcome("refused", reason)
+
+
+def describe(job: Job) -> dict[str, Any]:
+    """Describe what a clip is made from: content and part of the source, and settings."""
+    source, status = job.source, job.source.video.stat()
+    file = {"path": str(source.video), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    part = {} if source.is_whole else {"span": [source.start, source.end]}
+    crop = {"crop": list(source.crop)} if source.crop else {}
+    known = [record["source"] for path in (job.clip_json, job.refusal) if (record := _read(path))]
+    same = [before["sha256"] for before in known if before.items() >= file.items()]
+    digest = same[0] if same else _hash(*file.values())
+    return {"source": {**file, "sha256": digest, **part, **crop}, "settings": asdict(job.settings)}
+
+
+def _run(job: Job) -> Outcome:
+    made_from, name, there = describe(job), job.source.name, _read(job.clip_json)
+    if is_same(there, made_from):
+        clip, action = Clip(job.root, name, there["frames"]), "skipped"
+        add_missing([clip], job.features, job.models)
+        if there["identity"] != job.source.identity:
+            write_json(job.clip_json, {**there, "identity": job.source.identity})
+    elif not job.retry and is_same(refusal := _read(job.refusal), made_from):
+        return Outcome("still refused", refusal["reason"])
+    else:
+        clip, action = make_clip(job, made_from), "prepared"
+    job.refusal.unlink(missing_ok=True)
+    return Outcome(action, frames=clip.frames)
+
+
+def is_same(record: dict[str, Any], made_from: dict[str, Any]) -> bool:
+    """Tell whether a clip or a refusal was made from the same content, part and settings."""
+    before, now = record.get("source", {}), made_from["source"]
+    same = all(before.get(key) == now.get(key) for key in ("sha256", "span", "crop"))
+    return same and record["settings"] == made_from["settings"]
+
+
+def make_clip(job: Job, made_from: dict[str, Any]) -> Clip:
+    """Read the source twice, once for the face and once for the frames, so that memory does not grow with its length.
+
+    Raises:
+        UserError: the clip is refused; the message is the reason.
+    """
+    source, settings = job.source, job.settings
+    info = probe(source.video)
+    audio = _read_speech(source, info, settings)
+    points, crop, track, problem = _find_face(source, info, settings)
+    squares = read_frames(
+        source.video, FPS, source.start, source.end, partial(CutSquare, crop=crop, size=settings.size)
+    )
+    write_clip(
+        job.root,
+        source.name,
+        frames=squares,
+        audio=fit_audio(audio, len(points) * SAMPLES_PER_FRAME),
+        landmarks=to_fractions(points, crop),
+        features=[open_features(kind, job.models) for kind in job.features],
+        identity=source.identity,
+        info={
+            "source": {**made_from["source"], **info._asdict()},
+            "audio_seconds": len(audio) / RATE,
+            "settings": made_from["settings"],
+            "crop": crop._asdict(),
+            "given_crop_problem": problem,
+            "faces": {
+                "seen": track.faces_seen,
+                "detections": track.detections,
+                "interpolated": track.missed,
+                "longest_gap": track.longest_gap,
+            },
+            "versions": versions(),
+        },
+    )
+    return Clip(job.root, source.name, len(points), source.identity)
+
+
+def _read_speech(source: ClipSource, info: VideoInfo, settings: Settings) -> np.ndarray:
+    """Read the audio of the clip. Raises UserError if it is missing or the clip too short."""
+    if not info.has_audio:
+        raise UserError("no audio track")
+    check_span(source.video, source.start, source.end, info.duration)
+    seconds = min(source.end or info.duration, info.duration) - source.start
+    if seconds < settings.min_seconds - 0.5 / FPS:
+        raise UserError(f"{max(seconds, 0):.1f} s long, at least {settings.min_seconds:g} s are needed")
+    return read_audio(source.video, RATE, source.start, source.end)
+
+
+def _find_face(source: ClipSource, info: VideoInfo, settings: Settings) -> tuple[np.ndarray, Crop, FaceTrack, str]:
+    """Find landmarks (T, 68, 2) in pixels and the square to cut: the given crop if a face fills it, else one about the
+    face; and say why the given crop was not used.
+    """
+    problem = ""
+    if (crop := source.crop) is not None:
+        try:
+            if max(crop.x + crop.side - info.width, crop.y + crop.side - info.height) > 0:
+                raise UserError(f"the crop reaches beyond the video's {info.width} x {info.height} pixels")
+            points, track = _track(source, settings, crop.side, crop.side, crop)
+            if crop.side > LARGEST_CROP * (size := face_size(points)):
+                raise UserError(f"the crop is {crop.side / size:.1f} times as wide as the face in it")
+            return points, crop, track, ""
+        except UserError as error:
+            problem = str(error)
+    points, track = _track(source, settings, info.width, info.height)
+    return points, crop_square(points, info.width, info.height, settings.margin), track, problem
+
+
+def _track(
+    source: ClipSource, settings: Settings, width: int, height: int, region: Crop | None = None
+) -> tuple[np.ndarray, FaceTrack]:
+    """Follow the face in the frames, or in a region of them; returns smooth landmarks in pixels of the frame."""
+    x, y, side = region or Crop(0, 0, max(width, height))
+    frames = read_frames(source.video, FPS, source.start, source.end, ToLuma)
+    parts = (np.ascontiguousarray(frame[y : y + side, x : x + side]) for frame in frames)
+    track = track_faces(parts, detect_every=settings.detect_every)
+    points = fill_gaps(track.landmarks, settings.max_gap, FPS)
+    check_face(points, width, height, settings.min_face)
+    return smooth(points, settings.smoothing) + np.float32([x, y]), track
+
+
+def to_fractions(points: np.ndarray, crop: Crop) -> np.ndarray:
+    """Convert pixels of the source to fractions of the side; dlib counts from a pixel's middle, fractions from the
+    edge."""
+    return ((points + 0.5 - [crop.x, crop.y]) / crop.side).astype(np.float32)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a JSON file; empty if there is none, or none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+@lru_cache(maxsize=64)  # a video may have hundreds of clips
+def _hash(path: str, size: int, changed: int) -> str:
+    return file_hash(Path(path))
