@@ -17,7 +17,7 @@ from difftalk_pl.data.files.array_file import ArrayFile, Layout
 from difftalk_pl.data.files.sums import put_sums, read_sums
 from difftalk_pl.data.masks import MaskName
 from difftalk_pl.errors import UserError
-from difftalk_pl.models.pretrained import file_hash
+from difftalk_pl.files import file_hash
 
 MADE_FROM = ("video.mp4", "landmarks.npy")  # of a clip
 DESCRIPTION = "latents.json"

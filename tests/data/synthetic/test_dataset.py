@@ -269,7 +269,7 @@ def test_a_dataset_opens_and_is_continued(tmp_path):
     assert len(reader) == 25
     error = np.stack([reader[k] - frame.astype(float) for k, frame in enumerate(drawn.frames(64))])
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 30  # chroma is halved in H.264
-    assert clip.info()["identity"] == json.loads(json.dumps(asdict(drawn.who)))
+    assert clip.info()["person"] == json.loads(json.dumps(asdict(drawn.who)))
 
 
 def test_other_clips_are_not_taken_over(tmp_path):
