@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.dataset import GENERATION, Windows
+from difftalk_pl.data.dataset import GENERATION, WindowDataset
 from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.evaluation.judge import GROUND_TRUTH, Judge, Measuring
@@ -95,7 +95,7 @@ class Drawn:
 def measure(arguments: argparse.Namespace, weights: Weights, codec: LatentCodec, judge: Judge, config: SamplerConfig):
     """Means over the clips, of the model and of the true frames, and seconds a frame."""
     clips = [clip for clip in open_clips(arguments.data) if clip.name in arguments.clips]
-    windows = Windows(
+    windows = WindowDataset(
         clips,
         GENERATION,
         mask=MaskPolicy(weights.data.mask),

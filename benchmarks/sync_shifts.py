@@ -19,7 +19,7 @@ import torch
 from jsonargparse import auto_cli
 
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, open_clips
-from difftalk_pl.data.sync_windows import bounds
+from difftalk_pl.data.sync import bounds
 from difftalk_pl.evaluation.sync import LARGEST_SHIFT, shifted_distances, sync_scores
 from difftalk_pl.evaluation.sync_judge import SyncJudge
 

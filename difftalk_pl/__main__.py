@@ -52,11 +52,6 @@ OURS = {
         "measure the clips of a prepared dataset and show them on a page",
         "--data data/people",
     ),
-    "split": Command(
-        "difftalk_pl.data.split_files",
-        "divide clips into train, val and test, as files to publish",
-        "--whole data/people --rule identity --out data/people/splits",
-    ),
     "add-features": Command(
         "difftalk_pl.data.features.stored",
         "compute another kind of speech features for a prepared dataset",

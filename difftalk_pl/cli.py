@@ -83,6 +83,7 @@ class DiffTalkCLI(LightningCLI):
         for source, target in MODEL_TO_DATA.items():
             parser.link_arguments(f"model.init_args.{source}", f"data.{target}")
         parser.link_arguments("model", "data.codec", compute_fn=_codec_hash, apply_on="instantiate")
+        parser.link_arguments("model", "data.sequential", compute_fn=_is_sequential, apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
         """Do not let a checkpoint's hyperparameters override the YAML and the command line."""
@@ -124,6 +125,11 @@ class DiffTalkCLI(LightningCLI):
 def _codec_hash(model: L.LightningModule) -> str | None:
     """Return the hash of the frozen autoencoder whose cached latents a model reads; None for stages without one."""
     return getattr(model, "codec_hash", None)
+
+
+def _is_sequential(model: L.LightningModule) -> bool:
+    """Return whether a model generates each frame from the one before it."""
+    return bool(getattr(getattr(model, "sampler", None), "sequential", False))
 
 
 def run_lightning(arguments: list[str]) -> None:

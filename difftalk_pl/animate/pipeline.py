@@ -16,12 +16,13 @@ from difftalk_pl.animate.speech import speech_of_training
 from difftalk_pl.animate.talking_video import TalkingVideo
 from difftalk_pl.animate.timing import StageClock
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME
-from difftalk_pl.data.dataset import GENERATION, Windows
+from difftalk_pl.data.dataset import GENERATION, WindowDataset
 from difftalk_pl.data.driven import DrivenClip, back_and_forth
 from difftalk_pl.data.features.kinds import FeatureKind, SpeechModels
 from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.references import ReferenceRule
+from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError
 from difftalk_pl.faces.track import check_choice, follow_face
 from difftalk_pl.generation.drawing import draw
@@ -30,7 +31,7 @@ from difftalk_pl.generation.sampler import Generator, SamplerConfig
 from difftalk_pl.media.audio import fit_audio, read_audio
 from difftalk_pl.media.video import SourceVideo, probe, source_rate
 from difftalk_pl.progress import progress_bar
-from difftalk_pl.training.codec import LatentCodec, choose_device
+from difftalk_pl.training.codec import LatentCodec
 from difftalk_pl.training.weights import Weights, plain
 
 log = logging.getLogger(__name__)
@@ -203,10 +204,10 @@ class TalkingHeadPipeline:
             except UserError as error:
                 raise UserError(f"{source.path}: {error}") from error
 
-    def _windows(self, driven: DrivenClip, sampler: SamplerConfig, face: FaceSettings) -> Windows:
+    def _windows(self, driven: DrivenClip, sampler: SamplerConfig, face: FaceSettings) -> WindowDataset:
         policy = sampler.policy
         gap = ReferenceRule().min_gap if policy.frames == "each" else 0  # the sound is another: nothing to give away
-        return Windows(
+        return WindowDataset(
             [driven],
             GENERATION,
             mask=MaskPolicy(self.contract.mask),  # type: ignore[arg-type]

@@ -13,9 +13,9 @@ from difftalk_pl.callbacks.media import EvaluationMedia
 from difftalk_pl.callbacks.protocol import results, seen_in_training
 from difftalk_pl.callbacks.publishing import log_clip_table, log_numbers, log_step
 from difftalk_pl.callbacks.results import summarise, write_results
-from difftalk_pl.data.dataset import Windows
+from difftalk_pl.data.dataset import WindowDataset
 from difftalk_pl.data.features.windows import FPS
-from difftalk_pl.data.lip_crops import SyncCrop
+from difftalk_pl.data.lip_sync import SyncCrop
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.judge import Judge, Measuring
 from difftalk_pl.evaluation.judging import Judging, Verdict
@@ -105,10 +105,16 @@ class Evaluation(L.Callback):
             self._publish(trainer, pl_module, "test", self._verdict(trainer, pl_module, windows, None))
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        loader: int = 0,
     ) -> None:
         """After the last batch, since the callback that averages weights takes them away at the epoch's end."""
-        if self.judge is None or trainer.sanity_checking or batch_idx + 1 < trainer.num_val_batches[0]:
+        if loader or self.judge is None or trainer.sanity_checking or batch_idx + 1 < trainer.num_val_batches[0]:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.state.fn == "validate":
@@ -127,14 +133,14 @@ class Evaluation(L.Callback):
         self.validations += 1
         return (self.validations - 1) % self.every == 0
 
-    def _verdict(self, trainer: L.Trainer, pl_module: Any, windows: Windows, steps: int | None) -> Verdict:
+    def _verdict(self, trainer: L.Trainer, pl_module: Any, windows: WindowDataset, steps: int | None) -> Verdict:
         """Judge this process's clips, and wait for those of the others."""
         assert self.judge is not None
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         own, media = data.own_clips(windows), _media(trainer)
         for each in media:
             each.begin(trainer)
-        frames = sum(len(windows.places(number)) for number in own)
+        frames = sum(len(windows.indices(number)) for number in own)
         with _bar(trainer, frames) as done, torch.no_grad():
             precision = trainer.precision_plugin.forward_context
             judging = Judging(

@@ -11,7 +11,7 @@ import numpy as np
 
 from difftalk_pl import __version__
 from difftalk_pl.animate.watermark import Watermark
-from difftalk_pl.data.dataset import Windows
+from difftalk_pl.data.dataset import WindowDataset
 from difftalk_pl.data.features.windows import RATE
 from difftalk_pl.errors import UserError
 from difftalk_pl.generation.drawing import draw
@@ -35,7 +35,7 @@ class PredictionVideos(L.Callback):
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Raises UserError where clips failed: how many, after all have had their turn."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        windows: Windows = data.windows["test"]
+        windows: WindowDataset = data.windows["test"]
         own, failed = data.own_clips(windows), 0
         for number in own:
             name = windows.clips[number].name
@@ -47,9 +47,9 @@ class PredictionVideos(L.Callback):
         if failed:
             raise UserError(f"{failed} of {len(own)} clips could not be drawn, see above")
 
-    def _write(self, trainer: L.Trainer, pl_module: Any, windows: Windows, number: int) -> None:
+    def _write(self, trainer: L.Trainer, pl_module: Any, windows: WindowDataset, number: int) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        clip, places = windows.clips[number], windows.places(number)
+        clip, places = windows.clips[number], windows.indices(number)
         samples = clip.audio(0, len(places))
         squares = draw(
             pl_module.generator(),

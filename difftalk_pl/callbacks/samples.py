@@ -28,11 +28,17 @@ class SampleImages(L.Callback):
         self.count = count
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        loader: int = 0,
     ) -> None:
         """During the first batch, since the callback that averages weights takes them away at the epoch's end."""
         draws = trainer.is_global_zero and hasattr(pl_module, "generate")  # a SyncNet does not
-        if batch_idx == 0 and draws and not trainer.sanity_checking:
+        if batch_idx == 0 and loader == 0 and draws and not trainer.sanity_checking:
             try:
                 batch = self._windows(trainer, pl_module)
             except (UserError, OSError) as error:

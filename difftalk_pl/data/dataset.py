@@ -1,28 +1,30 @@
-"""The one Dataset: from prepared clips to the tensors of a frame, for training, validation and inference alike."""
+"""The one Dataset: from prepared clips to the tensors of a frame, for training, evaluation and inference alike."""
 
 import logging
 import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
+from difftalk_pl.data.clip_files import ClipFiles
 from difftalk_pl.data.clips import Clip
-from difftalk_pl.data.features.windows import AROUND, FPS, smoothing_windows
-from difftalk_pl.data.latents import Latents
+from difftalk_pl.data.features.windows import AROUND, FPS
+from difftalk_pl.data.latents import LatentCache
 from difftalk_pl.data.masks import MaskPolicy, hide
 from difftalk_pl.data.pixels import to_network
 from difftalk_pl.data.references import ReferenceRule
-from difftalk_pl.errors import UserError
+from difftalk_pl.data.sampler import Draw
+from difftalk_pl.errors import UserError, reason_of
 
 log = logging.getLogger(__name__)
 
 LANDMARKS_WITHOUT_MOUTH = (*range(0, 4), *range(13, 48))  # as released: 39 points
-OPEN_CLIPS = 48  # clips that one process keeps open; four files each
+OPEN_VIDEOS = 48  # that one process keeps open
 
 Part = Literal["image", "masked", "reference", "mask", "latents", "audio", "other_audio", "landmarks"]
 FRAME: tuple[Part, ...] = ("image",)
@@ -35,7 +37,7 @@ EVALUATION: tuple[Part, ...] = (*GENERATION, "other_audio")
 
 
 class Window(TypedDict, total=False):
-    """What a network sees of one frame; which keys are there depends on the Dataset's `parts`."""
+    """The inputs of a network for one frame; the Dataset's `parts` tell which keys are there."""
 
     image: torch.Tensor  # (3, H, W) in [-1, 1]
     masked: torch.Tensor  # (3, H, W), 0 where hidden
@@ -50,49 +52,26 @@ class Window(TypedDict, total=False):
     all_landmarks: torch.Tensor  # (68, 2), beside `mask`: for measures, never for networks
     clip: str
     frame: int
-    reference_frame: int
+    reference_frame: int  # -1: a picture
 
 
-class Draw(NamedTuple):
-    """A window of an epoch: what the sampler hands to the Dataset, so that workers need not know the epoch."""
+class ClipBatch(TypedDict):
+    """Consecutive frames of clips, None if there are none, and the clips that failed with their reasons."""
 
-    number: int
-    epoch: int
-
-
-class _OpenClip:
-    """One clip's files as one process has them open."""
-
-    def __init__(self, clip: Clip, features: str | None, latents: Latents | None) -> None:
-        self.clip = clip
-        self.landmarks = clip.pool_landmarks
-        self.features = None if features is None else clip.features(features)
-        self.latents = None if latents is None else latents.reader(clip)
-        self.scores: np.ndarray | None = None  # of its frames as references, where there is one for all
-        self._reader: Any = None
-
-    def image(self, frame: int) -> np.ndarray:
-        """Of the pool: (3, H, W) float32 in [-1, 1]."""
-        if self._reader is None:
-            self._reader = self.clip.reader()
-        return to_network(self._reader[frame])
-
-    def close(self) -> None:
-        if self.latents is not None:
-            self.latents.close()
-        if self._reader is not None:
-            self._reader.close()
+    window: Window | None
+    failed: dict[str, str]
 
 
-class Windows(Dataset):
-    """Windows of prepared clips by number; start-up and memory do not depend on how many frames there are.
+class WindowDataset(Dataset):
+    """Windows of prepared clips by index; start-up and memory do not depend on the number of frames.
 
     Args:
         clips: the clips, in the order that numbers the windows.
-        parts: what a window holds; see the constants of this module.
+        parts: the content of a window; see the constants of this module.
         mask: the policy that hides the mouth.
         features: the kind of audio features.
-        latents: the cache that "latents" reads, or its copy in memory.
+        audio_channels: width of the features that the model takes; None takes any.
+        latents: the cache that the part `latents` reads.
         reference: which frames may be references.
         seed: of all randomness; a window is a function of (seed, epoch, clip, frame) and of nothing else.
         fixed: ignore the epoch, for validation and inference.
@@ -111,7 +90,8 @@ class Windows(Dataset):
         *,
         mask: MaskPolicy | None = None,
         features: str = "mfcc",
-        latents: Latents | None = None,
+        audio_channels: int | None = None,
+        latents: LatentCache | None = None,
         reference: ReferenceRule | None = None,
         seed: int = 0,
         fixed: bool = False,
@@ -120,60 +100,57 @@ class Windows(Dataset):
         picture: np.ndarray | None = None,
     ) -> None:
         self.parts = frozenset(parts)
-        self.picture = None if picture is None else to_network(picture)
         self.mask, self.rule = mask or MaskPolicy(), reference or ReferenceRule()
         self.features = features if self.parts & {"audio", "other_audio"} else None
-        self.latents = latents if "latents" in self.parts else None
+        self.audio_channels, self.latents = audio_channels, latents if "latents" in self.parts else None
         self.seed, self.fixed, self.smoothing = seed, fixed, smoothing
-        if min(smoothing) < 0:
-            raise UserError(f"data.smoothing {list(smoothing)}: frames before and after, 0 or more each")
+        self.picture = None if picture is None else to_network(picture)
         self.has_reference = bool(self.parts & {"reference", "latents"})
         self.clips = [clip for clip in clips if self._targets(clip) > 0]
-        self._say_what_is_left_out(clips)
-        counts = [min(self._targets(clip), frames_per_clip or clip.frames) for clip in self.clips]
-        self.ends = np.cumsum(counts)
-        self._open: OrderedDict[int, _OpenClip] = OrderedDict()
-        self._process = os.getpid()
+        self._log_unused_frames(clips)
+        self.ends = np.cumsum([min(self._targets(clip), frames_per_clip or clip.frames) for clip in self.clips])
+        self._forget_files()
 
-    def places(self, number: int) -> range:
-        """The windows of the clip with this number, in the order of its frames."""
+    def indices(self, number: int) -> range:
+        """Return the indices of the windows of one clip, in the order of its frames."""
         return range(int(self.ends[number - 1]) if number else 0, int(self.ends[number]))
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def __getitem__(self, draw: int | Draw) -> Window:
-        return self.window(*self.place(draw))
-
-    def place(self, draw: int | Draw) -> tuple[int, int, int]:
-        """The numbers of a window's clip, frame and epoch."""
         index, epoch = draw if isinstance(draw, Draw) else (draw, 0)
         if not 0 <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
         number = int(np.searchsorted(self.ends, index, side="right"))
-        offset = index - self.places(number).start
+        offset = index - self.indices(number).start
         frame = self.rule.target(self.clips[number].frames, offset) if self.has_reference else offset
-        return number, frame, 0 if self.fixed else epoch
+        return self.window(number, frame, 0 if self.fixed else epoch)
 
     def window(self, number: int, frame: int, epoch: int = 0) -> Window:
-        """The window of a frame of the clip with this number."""
-        files = self._files(number)
-        clip = files.clip
-        random = self.random(clip, frame, epoch)
+        """Read the window of a frame of the clip with this number."""
+        files = self._open(number)
+        clip, shown = files.clip, files.clip.source_frame(frame)
+        random = np.random.default_rng([self.seed, epoch, zlib.crc32(clip.name.encode()), frame])
         window: Window = {"clip": clip.name, "frame": frame}
         if self.has_reference:
-            window["reference_frame"] = self._reference(files, clip.source_frame(frame), random)
-        self._add_images(window, files)
-        self._add_latents(window, files)
-        self._add_conditions(window, files, random)
+            window["reference_frame"] = self._reference(files, shown, random)
+        if self.parts & {"image", "masked", "reference", "mask"}:
+            self._add_images(window, number, files, shown)
+        if files.latents is not None:
+            latents = files.read_latents(frame, window["reference_frame"])
+            window["z"], window["z_masked"], window["z_reference"] = map(torch.from_numpy, latents)
+        if "landmarks" in self.parts:
+            points = files.landmarks[shown : shown + 1][0, list(LANDMARKS_WITHOUT_MOUTH)]
+            window["landmarks"] = torch.from_numpy(points)
+        if files.features is not None:
+            window["audio"] = torch.from_numpy(files.audio(clip.moment(frame), self.smoothing))
+        if "other_audio" in self.parts:
+            other = ReferenceRule(min_gap=FPS, lenient=True).draw(frame, clip.frames, random)
+            window["other_audio"] = torch.from_numpy(files.audio(clip.moment(other), self.smoothing))
         return window
 
-    def random(self, clip: Clip, frame: int, epoch: int) -> np.random.Generator:
-        """What a window draws from."""
-        return np.random.default_rng([self.seed, epoch, zlib.crc32(clip.name.encode()), frame])
-
-    def _reference(self, files: _OpenClip, frame: int, random: np.random.Generator) -> int:
-        """The number of a frame of the pool; -1 for the picture."""
+    def _reference(self, files: ClipFiles, frame: int, random: np.random.Generator) -> int:
         clip = files.clip
         if self.picture is not None:
             return -1
@@ -183,68 +160,114 @@ class Windows(Dataset):
             files.scores = self.rule.scores(clip.pool_landmarks, self.seed, clip.name)
         return self.rule.best(frame, files.scores)
 
-    def _add_images(self, window: Window, files: _OpenClip) -> None:
-        if not self.parts & {"image", "masked", "reference", "mask"}:
-            return
-        shown = files.clip.source_frame(window["frame"])
-        image = files.image(shown)
+    def _add_images(self, window: Window, number: int, files: ClipFiles, shown: int) -> None:
+        image = self._image(number, shown)
         if "image" in self.parts:
             window["image"] = torch.from_numpy(image)
         if self.parts & {"mask", "masked"}:
-            landmarks = files.landmarks[shown]
+            landmarks = np.array(files.landmarks[shown : shown + 1][0])
             mask = self.mask(landmarks, image.shape[-1])
             if "masked" in self.parts:
                 window["masked"] = torch.from_numpy(hide(image, mask))
             if "mask" in self.parts:
                 window["mask"] = torch.from_numpy(mask[None].astype(np.float32))
-                window["all_landmarks"] = torch.from_numpy(np.array(landmarks))
+                window["all_landmarks"] = torch.from_numpy(landmarks)
         if "reference" in self.parts:
-            picture = files.image(window["reference_frame"]) if self.picture is None else self.picture
+            picture = self._image(number, window["reference_frame"]) if self.picture is None else self.picture
             window["reference"] = torch.from_numpy(picture)
 
-    def _add_latents(self, window: Window, files: _OpenClip) -> None:
-        if files.latents is None:
-            return
-        frame, reference = window["frame"], window["reference_frame"]
-        window["z"] = torch.from_numpy(files.latents.read_latent(0, frame))
-        window["z_masked"] = torch.from_numpy(files.latents.read_latent(1, frame))
-        window["z_reference"] = torch.from_numpy(files.latents.read_latent(0, reference))
-
-    def _add_conditions(self, window: Window, files: _OpenClip, random: np.random.Generator) -> None:
-        if "landmarks" in self.parts:
-            points = files.landmarks[files.clip.source_frame(window["frame"])][list(LANDMARKS_WITHOUT_MOUTH)]
-            window["landmarks"] = torch.from_numpy(np.array(points))
-        if files.features is None:
-            return
-        frame, moment = window["frame"], files.clip.moment
-        around = self.smoothing
-        window["audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(moment(frame)), around))
-        if "other_audio" in self.parts:
-            other = ReferenceRule(min_gap=FPS, lenient=True).draw(frame, files.clip.frames, random)
-            window["other_audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(moment(other)), around))
-
-    def _files(self, number: int) -> _OpenClip:
+    def _open(self, number: int) -> ClipFiles:
         if self._process != os.getpid():  # decoders must not be shared with the process that forked this one
-            self._open, self._process = OrderedDict(), os.getpid()
-        if number not in self._open:
-            self._open[number] = _OpenClip(self.clips[number], self.features, self.latents)
-            if len(self._open) > OPEN_CLIPS:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(number)
-        return self._open[number]
+            self._forget_files()
+        if number not in self._files:
+            self._files[number] = ClipFiles(self.clips[number], self.features, self.audio_channels, self.latents)
+        return self._files[number]
+
+    def _image(self, number: int, frame: int) -> np.ndarray:
+        """(3, H, W) float32 in [-1, 1]."""
+        if number not in self._videos:
+            self._videos[number] = self.clips[number].reader()
+            if len(self._videos) > OPEN_VIDEOS:
+                self._videos.popitem(last=False)[1].close()
+        self._videos.move_to_end(number)
+        return to_network(self._videos[number][frame])
+
+    def _forget_files(self) -> None:
+        self._files: dict[int, ClipFiles] = {}
+        self._videos: OrderedDict[int, Any] = OrderedDict()
+        self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}
+        return {**self.__dict__, "_files": {}, "_videos": OrderedDict()}
 
     def _targets(self, clip: Clip) -> int:
         return self.rule.targets(clip.frames) if self.has_reference else clip.frames
 
-    def _say_what_is_left_out(self, clips: Sequence[Clip]) -> None:
+    def _log_unused_frames(self, clips: Sequence[Clip]) -> None:
         short = [f"{clip.name} ({clip.frames} frames)" for clip in clips if self._targets(clip) == 0]
         if short:
-            log.warning("refused, no two frames %d apart: %s", self.rule.min_gap, ", ".join(short))
+            log.warning("not used, no two frames %d apart: %s", self.rule.min_gap, ", ".join(short))
         if not self.clips:
             raise UserError(f"no clip to read: {len(clips)} given, of which {len(short)} are too short for references")
-        left_out = sum(clip.frames - self._targets(clip) for clip in self.clips)
-        if left_out:
-            log.info("%d frames are no targets: no frame is %d away from them", left_out, self.rule.min_gap)
+        if unused := sum(clip.frames - self._targets(clip) for clip in self.clips):
+            log.info("%d frames are no targets: no frame is %d away from them", unused, self.rule.min_gap)
+
+
+class ClipBatches(Dataset):
+    """Item i is a ready batch: read it with DataLoader(batch_size=None), in order.
+
+    A clip whose files cannot be read costs itself alone: it appears in `failed` once, with its reason, and is left out
+    of the later batches. With several worker processes each of them finds out for itself.
+
+    Args:
+        windows: the frames of the clips.
+        clips: numbers of the clips to take.
+        batch_size: frames.
+        together: clips whose frames are interleaved, frame 0 of each, then frame 1 of each, for samplers that need the
+            previous frame. A batch holds no others.
+        length: number of items at least; those at the end have no frames.
+    """
+
+    def __init__(
+        self, windows: WindowDataset, clips: Sequence[int], batch_size: int, together: int = 1, length: int = 1
+    ) -> None:
+        self.windows, self.batch_size = windows, batch_size
+        self.groups = [clips[start : start + together] for start in range(0, len(clips), together)]
+        frames = [sum(len(windows.indices(clip)) for clip in group) for group in self.groups]
+        self.ends = np.cumsum([-(-count // batch_size) for count in frames], dtype=int)
+        self.length = max(length, 1)
+        self._group, self._failed = -1, set[int]()
+
+    def __len__(self) -> int:
+        return int(max([self.length, *self.ends[-1:]]))
+
+    def __getitem__(self, item: int) -> ClipBatch:
+        if not 0 <= item < len(self):
+            raise IndexError(f"batch {item} of {len(self)}")
+        group = int(np.searchsorted(self.ends, item, side="right"))
+        if group == len(self.groups):
+            return {"window": None, "failed": {}}
+        number = item - (int(self.ends[group - 1]) if group else 0)
+        if group != self._group or number == 0:
+            self._start(group)
+        rows: list[tuple[int, Window]] = []
+        failed: dict[str, str] = {}
+        for clip, index in self._order[number * self.batch_size : (number + 1) * self.batch_size]:
+            if clip in self._failed:
+                continue
+            try:
+                rows.append((clip, self.windows[index]))
+            except (UserError, OSError) as error:
+                self._failed.add(clip)
+                failed[self.windows.clips[clip].name] = reason_of(error)
+        kept = [window for clip, window in rows if clip not in self._failed]
+        return {"window": default_collate(kept) if kept else None, "failed": failed}
+
+    def _start(self, group: int) -> None:
+        """List the windows of a group of clips in their order, (clip, index)."""
+        self._group, self._failed = group, set()
+        indices = {clip: self.windows.indices(clip) for clip in self.groups[group]}
+        longest = max(len(each) for each in indices.values())
+        self._order = [
+            (clip, each[frame]) for frame in range(longest) for clip, each in indices.items() if frame < len(each)
+        ]

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from difftalk_pl.errors import UserError
+from difftalk_pl.faces.crop import crop_square, cut_frame
+from difftalk_pl.faces.track import follow_face
 
 Source = Literal["each", "random", "widest"]
 SOURCES: tuple[Source, ...] = ("each", "random", "widest")
@@ -19,7 +21,7 @@ EYES = (36, 45)  # outer corners
 
 @dataclass(frozen=True)
 class ReferencePolicy:
-    """What stands before the colon and after it in `[progressive:]SOURCE`.
+    """The setting `[progressive:]SOURCE`.
 
     Args:
         source: each (a frame of its own for every target, as in training), random (one for the whole clip, by seed),
@@ -33,12 +35,11 @@ class ReferencePolicy:
 
     @classmethod
     def parse(cls, text: str) -> "ReferencePolicy":
-        """Raises UserError for a name that is neither a source nor a file."""
+        """Read the setting. Raises UserError if it is neither a source nor a file."""
         first, colon, rest = text.partition(":")
         progressive = first == PROGRESSIVE
-        source = (rest or "random") if progressive else text
-        missing = progressive and bool(colon) and not rest
-        if missing or (source not in SOURCES and not Path(source).is_file()):
+        source = rest if progressive and colon else "random" if progressive else text
+        if source not in SOURCES and not Path(source).is_file():
             raise UserError(
                 f"reference {text!r}: expected {', '.join(SOURCES)} or the file of a picture, with or without "
                 f"'{PROGRESSIVE}:' before it"
@@ -47,12 +48,12 @@ class ReferencePolicy:
 
     @property
     def file(self) -> Path | None:
-        """The picture, where the source is one."""
+        """The picture, if the source is one."""
         return None if self.source in SOURCES else Path(self.source)
 
     @property
     def frames(self) -> Source:
-        """Where frames of the clip are the source: which. A picture needs none, and any will do for its first use."""
+        """The source among frames of the clip; `random` beside a picture, which needs none."""
         return "random" if self.file else self.source  # type: ignore[return-value]
 
 
@@ -77,26 +78,24 @@ class ReferenceRule:
             )
 
     def targets(self, frames: int) -> int:
-        """How many frames of a clip have a partner far enough away."""
-        if self.lenient:
+        """Return how many frames of a clip have a partner far enough away."""
+        if self.lenient or frames >= 2 * self.min_gap:
             return frames
-        return frames if frames >= 2 * self.min_gap else max(2 * (frames - self.min_gap), 0)
+        return max(2 * (frames - self.min_gap), 0)
 
     def target(self, frames: int, number: int) -> int:
-        """The frame that is target `number`: short clips have none in their middle."""
+        """Return the frame that is target `number`: short clips have none in their middle."""
         edge = frames - self.min_gap
-        if self.lenient:
+        if self.lenient or frames >= 2 * self.min_gap or number < edge:
             return number
-        return number if frames >= 2 * self.min_gap or number < edge else number - edge + self.min_gap
+        return number - edge + self.min_gap
 
     def without_partner(self, frames: int, among: int) -> int:
-        """How many of a clip's first `among` frames have no partner far enough away."""
-        return sum(
-            max(frame - self.min_gap + 1, 0) + max(frames - frame - self.min_gap, 0) == 0 for frame in range(among)
-        )
+        """Count the frames among a clip's first `among` that have no partner far enough away."""
+        return sum(sum(self._allowed(frame, frames)) == 0 for frame in range(among))
 
     def draw(self, frame: int, frames: int, random: np.random.Generator) -> int:
-        """Uniformly one of the frames at least `min_gap` away."""
+        """Draw one of the frames at least `min_gap` away, uniformly."""
         before, after = self._allowed(frame, frames)
         if before + after == 0:
             return self._furthest(frame, frames)
@@ -104,7 +103,7 @@ class ReferenceRule:
         return number if number < before else frame + self.min_gap + number - before
 
     def best(self, frame: int, scores: np.ndarray) -> int:
-        """The frame with the highest score at least `min_gap` away: the same one for nearly all frames of a clip."""
+        """Return the frame with the highest score at least `min_gap` away: one for nearly all frames of a clip."""
         before, after = self._allowed(frame, len(scores))
         if before + after == 0:
             return self._furthest(frame, len(scores))
@@ -112,7 +111,7 @@ class ReferenceRule:
         return int(allowed[np.argmax(scores[allowed])])
 
     def scores(self, landmarks: np.ndarray, seed: int, name: str) -> np.ndarray:
-        """(T, 68, 2) -> (T,): the rank of every frame of the clip `name` as its one reference."""
+        """Rank all frames of the clip `name` as its one reference: (T, 68, 2) -> (T,)."""
         if self.source == "widest":
             return mouth_opening(landmarks)
         return np.random.default_rng([seed, zlib.crc32(name.encode())]).random(len(landmarks))
@@ -128,18 +127,29 @@ class ReferenceRule:
 
 
 def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
-    """(T, 68, 2) -> (T,): distance of the inner lips over the distance of the eyes."""
+    """Return the distance of the inner lips over that of the eyes: (T, 68, 2) -> (T,)."""
     lips = np.linalg.norm(landmarks[:, list(UPPER_LIP)] - landmarks[:, list(LOWER_LIP)], axis=-1).mean(axis=1)
     eyes = np.linalg.norm(landmarks[:, EYES[0]] - landmarks[:, EYES[1]], axis=-1)
     return lips / np.maximum(eyes, 1e-6)
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, turned as its camera says. Raises UserError for a file that is no picture."""
-    from PIL import ImageOps
-
+    """Read a picture, (H, W, 3) uint8, turned as its camera says. Raises UserError for a file that is none."""
     try:
         with Image.open(path) as picture:
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: no readable picture ({error}); give a PNG or JPEG of the person's face") from error
+
+
+def read_face(path: Path, size: int) -> np.ndarray:
+    """Read a picture and cut its largest face as prepare cuts a clip: (size, size, 3) uint8.
+
+    Raises:
+        UserError: no picture, or no face in it.
+    """
+    picture = read_picture(path)
+    landmarks = follow_face([picture]).landmarks
+    if np.isnan(landmarks).any():
+        raise UserError(f"{path}: no face found")
+    return cut_frame(picture, crop_square(landmarks, picture.shape[1], picture.shape[0]), size)

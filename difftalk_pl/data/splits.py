@@ -1,4 +1,4 @@
-"""Who trains, validates and tests: by fractions of the people, or by name."""
+"""Which clips train, validate and test: by fractions of the people, or by name."""
 
 import hashlib
 import logging
@@ -11,20 +11,21 @@ from difftalk_pl.errors import UserError
 
 log = logging.getLogger(__name__)
 
-NAMED = 5  # names that a line tells
+SIDES = ("train", "val", "test")
+NAMED = 5  # names in a message
 
 
 @dataclass
 class Split:
-    """Who trains, validates and tests. No identity is on two sides.
+    """Which clips train, validate and test. No identity is on two sides.
 
-    A file may name clips that are not in the dataset, such as those of videos that are gone: it is said how many. Its
-    lines that begin with # are passed over.
+    A file may name clips that are not in the dataset, such as those of videos that were deleted: a warning counts them.
+    Lines that begin with # are comments.
 
     Args:
         val: a fraction of the identities, or a list of clips or identities, or a file that lists them, one a line.
         test: the same.
-        train: a list or a file; by default all that is left.
+        train: a list or a file; by default everything that is left.
         seed: of the draw by fractions.
         share_people: let people be on two sides, as in the paper's split; no clip ever is.
     """
@@ -37,22 +38,20 @@ class Split:
 
     def apply(self, clips: Sequence[Clip]) -> dict[str, list[Clip]]:
         """Divide the clips. Raises UserError where names are unknown or a person is on two sides."""
-        parts = {side: self._named(side, clips) for side in ("train", "val", "test")}
-        taken = {clip.identity for chosen in parts.values() for clip in chosen or ()}
-        free = sorted({clip.identity for clip in clips} - taken)
-        free.sort(key=lambda identity: rank(self.seed, identity))
+        named = {side: self._named(side, clips) for side in SIDES}
+        people = {clip.identity for clip in clips}
+        taken = {clip.identity for chosen in named.values() for clip in chosen or ()}
+        free = sorted(people - taken, key=lambda identity: rank(self.seed, identity))
         for side in ("test", "val"):
             fraction = getattr(self, side)
-            if parts[side] is None:
-                number = min(
-                    max(round(fraction * len({c.identity for c in clips})), 1 if fraction > 0 else 0), len(free)
-                )
+            if named[side] is None:
+                number = max(round(fraction * len(people)), 1 if fraction > 0 else 0)
                 chosen, free = free[:number], free[number:]
-                parts[side] = [clip for clip in clips if clip.identity in chosen]
-        if parts["train"] is None:
-            parts["train"] = [clip for clip in clips if clip.identity in free]
-        sides = {side: list(chosen or ()) for side, chosen in parts.items()}
-        _refuse_shared(sides, self.share_people)
+                named[side] = [clip for clip in clips if clip.identity in chosen]
+        if named["train"] is None:
+            named["train"] = [clip for clip in clips if clip.identity in free]
+        sides = {side: list(chosen or ()) for side, chosen in named.items()}
+        self._refuse_overlap(sides)
         return sides
 
     def _named(self, side: str, clips: Sequence[Clip]) -> list[Clip] | None:
@@ -63,14 +62,27 @@ class Split:
         path = Path(wanted) if isinstance(wanted, (str, Path)) else None
         names = set(wanted if path is None else _lines(side, path))
         if unknown := sorted(names - {clip.name for clip in clips} - {clip.identity for clip in clips}):
-            if path is None:
-                raise UserError(f"split {side}: not in the dataset: {', '.join(unknown)}; see its clips.csv")
-            _say_missing(side, path, unknown, len(names))
+            some = ", ".join(unknown[:NAMED]) + (", …" if len(unknown) > NAMED else "")
+            if path is None or len(unknown) == len(names):
+                raise UserError(f"split {side}: not in the dataset: {some}; see its clips.csv")
+            log.warning("split %s: %s: %d of %d are not in the dataset: %s", side, path, len(unknown), len(names), some)
         return [clip for clip in clips if clip.name in names or clip.identity in names]
+
+    def _refuse_overlap(self, sides: dict[str, list[Clip]]) -> None:
+        side_of: dict[str, str] = {}
+        for side, clips in sides.items():
+            for name in sorted({clip.name if self.share_people else clip.identity for clip in clips}):
+                if (other := side_of.setdefault(name, side)) != side:
+                    raise UserError(f"split: {name!r} is in {other} and in {side}; move it to one side")
+        shared = {clip.identity for clip in sides["train"]} & {clip.identity for clip in sides["test"]}
+        if shared:
+            log.warning(
+                "split: %d people train and test, among them %s", len(shared), ", ".join(sorted(shared)[:NAMED])
+            )
 
 
 def rank(seed: int, identity: str) -> str:
-    """A person's place in the draw, whoever else there is: new clips hardly move those that were there."""
+    """Return a person's place in the draw, whoever else there is: new clips hardly move people between sides."""
     return hashlib.sha256(f"{seed}/{identity}".encode()).hexdigest()
 
 
@@ -82,27 +94,3 @@ def _lines(side: str, path: Path) -> list[str]:
             f"split {side}: {path}: {error.strerror}; expected a fraction, a list of names or a file of them"
         ) from error
     return [line for line in lines if line and not line.startswith("#")]
-
-
-def _say_missing(side: str, path: Path, missing: list[str], listed: int) -> None:
-    """Raises UserError where nothing is left."""
-    some = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
-    if len(missing) == listed:
-        raise UserError(f"split {side}: {path}: none of its {listed} clips is in the dataset ({some})")
-    log.warning("split %s: %s: %d of %d are not in the dataset: %s", side, path, len(missing), listed, some)
-
-
-def _refuse_shared(sides: dict[str, list[Clip]], share_people: bool) -> None:
-    """Raises UserError for what is on two sides."""
-    seen: dict[str, str] = {}
-    shared = []
-    for side, clips in sides.items():
-        here = [clip.name for clip in clips] if share_people else sorted({clip.identity for clip in clips})
-        for one in here:
-            if one in seen:
-                raise UserError(f"split: {one!r} is in {seen[one]} and in {side}; move it to one side")
-            seen[one] = side
-        others = {clip.identity for other, chosen in sides.items() if other != side for clip in chosen}
-        shared += sorted({clip.identity for clip in clips} & others)
-    if people := sorted(set(shared)):
-        log.warning("split: %d people are on two sides, among them %s", len(people), ", ".join(people[:NAMED]))

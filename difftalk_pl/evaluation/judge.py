@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from difftalk_pl.data.lip_crops import SyncCrop
+from difftalk_pl.data.lip_sync import SyncCrop
 from difftalk_pl.evaluation.frames import DATA_RANGE
 from difftalk_pl.evaluation.method_judge import ALL, DESCRIBED, LOOKED_AT, MethodJudge, Tools, TrueChunk
 from difftalk_pl.evaluation.sync_judge import SyncJudge

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
-from difftalk_pl.data.dataset import Windows
+from difftalk_pl.data.dataset import WindowDataset
 from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.errors import UserError, reason_of
 from difftalk_pl.evaluation.clips import ClipTable
@@ -97,8 +97,8 @@ class Judging:
         self,
         judge: Judge,
         module: Generates,
-        windows: Windows,
-        loader: Callable[[Windows, Sequence[int]], Iterable[Any]],
+        windows: WindowDataset,
+        loader: Callable[[WindowDataset, Sequence[int]], Iterable[Any]],
         steps: int | None = None,
         context: Callable[[], AbstractContextManager] = nullcontext,
         listeners: Iterable[Listener] = (),
@@ -143,7 +143,7 @@ class Judging:
         judges: dict[str, ClipJudge] = {}
         memory = Memory()
         for number in numbers:
-            self._tell("on_clip_start", self.windows.clips[number], len(self.windows.places(number)))
+            self._tell("on_clip_start", self.windows.clips[number], len(self.windows.indices(number)))
         for batch in _readable(self.loader(self.windows, in_turn(self.windows, numbers))):
             for name, shown in self._generate(batch, memory).items():
                 true = shown.methods[GROUND_TRUTH]
@@ -161,7 +161,7 @@ class Judging:
         return scores
 
     def _facts(self, number: int) -> "_Known":
-        clip, frames = self.windows.clips[number], len(self.windows.places(number))
+        clip, frames = self.windows.clips[number], len(self.windows.indices(number))
         known = _known(clip, frames)
         _refuse_width(clip, self.windows.features, getattr(self.module, "audio_channels", None))
         return known
@@ -202,7 +202,7 @@ class Judging:
         methods = list(dict.fromkeys(method for one in all_own for method in one["methods"]))
         methods = methods or [GROUND_TRUTH, *self.module.methods]  # where every clip failed, they fail by name
         scores = {method: self._gathered(method, all_own, reasons) for method in methods}
-        frames = {name: 0 if n in reasons else len(self.windows.places(n)) for n, name in enumerate(names)}
+        frames = {name: 0 if n in reasons else len(self.windows.indices(n)) for n, name in enumerate(names)}
         return Verdict(scores, frames, {names[number]: reason for number, reason in sorted(reasons.items())})
 
     def _gathered(self, method: str, all_own: list[dict], reasons: dict[int, str]) -> dict[str, ClipScore]:
@@ -224,9 +224,9 @@ class _Known(NamedTuple):
     samples: np.ndarray
 
 
-def in_turn(windows: Windows, numbers: Sequence[int]) -> list[int]:
+def in_turn(windows: WindowDataset, numbers: Sequence[int]) -> list[int]:
     """Windows of clips: the first of each, then the second of each, and so on."""
-    places = [windows.places(number) for number in numbers]
+    places = [windows.indices(number) for number in numbers]
     longest = max(len(each) for each in places)
     return [each[frame] for frame in range(longest) for each in places if frame < len(each)]
 

@@ -11,6 +11,7 @@ from difftalk_pl.callbacks.results import FORMAT, protocol_hash, software, summa
 from difftalk_pl.data.clips import versions
 from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.masks import MaskName, MaskPolicy
+from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.judge import GROUND_TRUTH, ClipFacts, ClipScore, Judge, Measuring
 from difftalk_pl.evaluation.method_judge import OF_THE_MOUTH
@@ -26,7 +27,6 @@ from difftalk_pl.evaluation.score_pairs import (
     read_chunks,
 )
 from difftalk_pl.progress import progress_bar
-from difftalk_pl.training.codec import choose_device
 
 log = logging.getLogger(__name__)
 

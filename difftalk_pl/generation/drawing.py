@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from difftalk_pl.data.dataset import Windows
+from difftalk_pl.data.dataset import WindowDataset
 from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.errors import UserError, reason_of
 from difftalk_pl.generation.consistency import Memory
@@ -26,7 +26,7 @@ class Square(NamedTuple):
 
 def draw(
     generator: Generator,
-    windows: Windows,
+    windows: WindowDataset,
     shots: Iterable[Sequence[int]],
     device: torch.device,
     batch_size: int = 16,

@@ -213,7 +213,9 @@ class AutoencoderPretraining(L.LightningModule):
         names = {"usage": "codebook_usage", "perplexity": "codebook_perplexity", "revived": "revived_codes"}
         self.log_dict({f"train/{names[name]}": value for name, value in self.codebook.statistics().items()})
 
-    def validation_step(self, batch: Window, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if dataloader_idx:
+            return
         output = self.autoencoder(batch["image"], quantise=self.quantising)
         self.val_loss.update(F.l1_loss(output.image, batch["image"]), len(batch["image"]))
 
@@ -221,7 +223,7 @@ class AutoencoderPretraining(L.LightningModule):
         self.log("val/l1", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
 
-    def test_step(self, batch: Window, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         """Evaluation reconstructs whole clips by `generate`."""
 
     def generate(self, window: Window, steps: int | None = None, memory: Memory | None = None) -> dict[str, Tensor]:

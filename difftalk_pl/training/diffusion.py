@@ -121,8 +121,10 @@ class DiffusionTraining(L.LightningModule):
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         self.guard.check(self.global_step, {} if scaled else {"gradient norm": norm})
 
-    def validation_step(self, batch: Window, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """The same error with the same noise in every epoch."""
+        if dataloader_idx:
+            return
         generator = torch.Generator(self.device).manual_seed(batch_idx * self.trainer.world_size + self.global_rank)
         self.val_loss.update(self._noise_error(batch, generator), len(batch["audio"]))
 
@@ -145,7 +147,7 @@ class DiffusionTraining(L.LightningModule):
             z, z_masked, z_reference = (self.codec.encode(batch[key]) for key in ("image", "masked", "reference"))
         return z, self.difftalk.condition(batch["audio"], batch["landmarks"], z_masked, z_reference)
 
-    def test_step(self, batch: Window, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         """Evaluation generates whole clips by `generate`."""
 
     def generator(self, steps: int | None = None, clock: Clock | None = None) -> Generator:
@@ -190,7 +192,7 @@ class DiffusionTraining(L.LightningModule):
         """(B, 3, H, W) in [-1, 1] -> (B, h, w), which codes its cells become."""
         return self.codec.indices(image)
 
-    def predict_step(self, batch: Window, batch_idx: int) -> None:
+    def predict_step(self, batch: Any, batch_idx: int) -> None:
         """PredictionVideos generates whole clips by `generator`."""
 
     def weights_hash(self) -> str:

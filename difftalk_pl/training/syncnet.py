@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
-from difftalk_pl.data.sync_windows import SyncSample
+from difftalk_pl.data.sync import SyncSample
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.syncnet import SyncNet, SyncNetConfig
 from difftalk_pl.training.guard import StepGuard, buffers_restored, gradient_norm

@@ -59,7 +59,7 @@ def test_scores_are_those_of_torchmetrics(runner, codec, monkeypatch):
     whole, maps = (theirs._LPIPS(pnet_rand=True, net="alex", spatial=spatial) for spatial in (False, True))
     expected = []
     windows = cli.datamodule.evaluation("test")
-    for batch in cli.datamodule.evaluation_loader(windows, windows.places(0)):
+    for batch in cli.datamodule.evaluation_loader(windows, windows.indices(0)):
         with torch.no_grad():
             frames = torch.from_numpy(to_pixels(cli.model.generate(batch)["codec"])).movedim(-1, 1) / 127.5 - 1
             inside = batch["mask"] > 0.5

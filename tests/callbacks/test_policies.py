@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.dataset import FRAME, Windows
+from difftalk_pl.data.dataset import FRAME, WindowDataset
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.judging import in_turn
@@ -33,7 +33,7 @@ def trained(runner, codec):
 
 
 def test_windows_of_several_clips_in_turn(prepared):
-    windows = Windows(open_clips(prepared)[:3], FRAME, frames_per_clip=4)
+    windows = WindowDataset(open_clips(prepared)[:3], FRAME, frames_per_clip=4)
     assert in_turn(windows, [0, 2]) == [0, 8, 1, 9, 2, 10, 3, 11]
 
 

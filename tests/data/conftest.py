@@ -19,7 +19,7 @@ def talkers(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("talkers")
     synthesize(root, clips=3, seconds=5.2, size=64, workers=1)
     cache = LatentCache(root, CODEC, "mouth_safe")
-    cache.describe()
+    cache.folder.mkdir(parents=True)
     for clip in open_clips(root):
         numbered_latents(cache, clip)
     return root

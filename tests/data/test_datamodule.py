@@ -140,7 +140,7 @@ def test_every_side_reads_its_own_people(talkers):
     data = module(talkers, test_frames=3)
     data.setup("test")
     windows = data.evaluation("test", control=True)
-    (batch,) = data.evaluation_loader(windows, windows.places(0))
+    (batch,) = data.evaluation_loader(windows, windows.indices(0))
     assert set(batch["clip"]) == {"synthetic_002"} and {"mask", "other_audio", "all_landmarks"} <= batch.keys()
     assert data.frame_size == 64
 
@@ -151,12 +151,12 @@ def test_an_evaluation_takes_every_frame_of_a_clip_in_order(talkers):
     data = module(talkers, min_reference_gap=frames * 3 // 4)
     data.setup("test")
     windows = data.evaluation("test")
-    places = windows.places(0)
+    places = windows.indices(0)
     rows = [windows[place] for place in places]
     assert [row["frame"] for row in rows] == list(range(frames))
     gaps = [abs(row["frame"] - row["reference_frame"]) for row in rows]
     assert frames // 2 - 1 <= min(gaps) < frames * 3 // 4 and "other_audio" not in rows[0] and "image" in rows[0]
-    assert len(data.evaluation("test", frames=5).places(0)) == 5
+    assert len(data.evaluation("test", frames=5).indices(0)) == 5
     assert [clip.name for clip in data.evaluation("test", clips=1).clips] == [windows.clips[0].name]
 
 

@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from torch.utils.data import DataLoader
 
 from difftalk_pl.data.clips import Clip, open_clips
-from difftalk_pl.data.dataset import EVALUATION, FRAME, TRAINING, Draw, Windows
+from difftalk_pl.data.dataset import EVALUATION, FRAME, TRAINING, Draw, WindowDataset
 from difftalk_pl.data.features.windows import smoothing_windows
 from difftalk_pl.data.latents import LatentCache
 from difftalk_pl.data.masks import MaskPolicy
@@ -27,11 +27,11 @@ def clip_of(frames: int, name: str = "a") -> Clip:
     return Clip(Path("nowhere"), name, frames)
 
 
-def latent_windows(root: Path, **options) -> Windows:
-    return Windows(open_clips(root), TRAINING, latents=LatentCache(root, CODEC, "mouth_safe"), **options)
+def latent_windows(root: Path, **options) -> WindowDataset:
+    return WindowDataset(open_clips(root), TRAINING, latents=LatentCache(root, CODEC, "mouth_safe"), **options)
 
 
-def loaded(windows: Windows, workers: int, epoch: int = 0, n: int = 40) -> list[dict]:
+def loaded(windows: WindowDataset, workers: int, epoch: int = 0, n: int = 40) -> list[dict]:
     """The first batches of an epoch in the sampler's order."""
     sampler = WindowSampler(len(windows), seed=3)
     sampler.set_epoch(epoch)
@@ -71,11 +71,11 @@ def test_targets_with_other_gaps(gap, frames):
 
 def test_windows_number_the_targets_of_all_clips_in_order(monkeypatch):
     clips = [clip_of(frames, f"clip{frames}") for frames in LENGTHS]
-    windows = Windows(clips, TRAINING)
+    windows = WindowDataset(clips, TRAINING)
     expected = [
         (n, frame) for n, clip in enumerate(clips) for frame in range(clip.frames) if partners(frame, clip.frames)
     ]
-    monkeypatch.setattr(Windows, "window", lambda self, number, frame, epoch=0: (number, frame))
+    monkeypatch.setattr(WindowDataset, "window", lambda self, number, frame, epoch=0: (number, frame))
     assert [windows[index] for index in range(len(windows))] == expected
     assert len(windows) == len(expected)
     for outside in (-1, len(windows)):
@@ -84,18 +84,20 @@ def test_windows_number_the_targets_of_all_clips_in_order(monkeypatch):
 
 
 def test_without_references_all_frames_are_targets():
-    assert len(Windows([clip_of(10), clip_of(61)], FRAME)) == 71
+    assert len(WindowDataset([clip_of(10), clip_of(61)], FRAME)) == 71
 
 
 def test_only_the_first_targets_of_each_clip(monkeypatch):
-    monkeypatch.setattr(Windows, "window", lambda self, number, frame, epoch=0: (number, frame))
-    windows = Windows([clip_of(61), clip_of(200)], TRAINING, frames_per_clip=3)
+    monkeypatch.setattr(WindowDataset, "window", lambda self, number, frame, epoch=0: (number, frame))
+    windows = WindowDataset([clip_of(61), clip_of(200)], TRAINING, frames_per_clip=3)
     assert [windows[index] for index in range(len(windows))] == [(0, 0), (0, 60), (1, 0), (1, 1), (1, 2)]
 
 
 def test_short_clips_are_refused_by_name_and_frames_counted(caplog):
     caplog.set_level(logging.INFO)
-    windows = Windows([clip_of(60, "brief"), clip_of(100, "middling"), clip_of(7, "briefer"), clip_of(500)], TRAINING)
+    windows = WindowDataset(
+        [clip_of(60, "brief"), clip_of(100, "middling"), clip_of(7, "briefer"), clip_of(500)], TRAINING
+    )
     assert [clip.name for clip in windows.clips] == ["middling", "a"]
     refused, counted = caplog.records
     assert refused.levelno == logging.WARNING
@@ -105,7 +107,7 @@ def test_short_clips_are_refused_by_name_and_frames_counted(caplog):
 
 def test_nothing_but_short_clips_is_an_error():
     with pytest.raises(UserError, match="2 given, of which 2 are too short"):
-        Windows([clip_of(60), clip_of(3)], TRAINING)
+        WindowDataset([clip_of(60), clip_of(3)], TRAINING)
 
 
 # References
@@ -137,7 +139,7 @@ def test_references_are_a_function_of_seed_epoch_clip_and_frame(talkers):
     assert references() == first
     for other in (references(epoch=1), references(seed=1), references(number=1)):
         assert np.mean(np.array(other) == first) < 0.2
-    alone = Windows(open_clips(talkers)[2:], TRAINING, latents=LatentCache(talkers, CODEC, "mouth_safe"))
+    alone = WindowDataset(open_clips(talkers)[2:], TRAINING, latents=LatentCache(talkers, CODEC, "mouth_safe"))
     assert [alone.window(0, frame)["reference_frame"] for frame in range(0, 130, 3)] == references(number=2)
 
 
@@ -173,7 +175,7 @@ def test_a_strict_rule_refuses():
 @pytest.mark.parametrize("policy", ["mouth_safe", "below_nose"])
 def test_pictures_are_the_readers(talkers, policy):
     clip = open_clips(talkers)[2]
-    windows, reader = Windows(open_clips(talkers), EVALUATION, mask=MaskPolicy(policy)), clip.reader()
+    windows, reader = WindowDataset(open_clips(talkers), EVALUATION, mask=MaskPolicy(policy)), clip.reader()
     for frame in (0, 64, 129):
         window = windows.window(2, frame)
         assert (window["clip"], window["frame"]) == (clip.name, frame)
@@ -190,7 +192,7 @@ def test_pictures_are_the_readers(talkers, policy):
 
 def test_conditions_are_the_clips(talkers):
     clip = open_clips(talkers)[1]
-    windows = Windows(open_clips(talkers), EVALUATION)
+    windows = WindowDataset(open_clips(talkers), EVALUATION)
     features = np.array(clip.features("mfcc"))
     for frame in (0, 50, 129):
         window = windows.window(1, frame)
@@ -202,7 +204,7 @@ def test_conditions_are_the_clips(talkers):
 
 
 def test_other_audio_is_of_another_moment(talkers):
-    windows = Windows(open_clips(talkers), ("audio", "other_audio"))
+    windows = WindowDataset(open_clips(talkers), ("audio", "other_audio"))
     moments = smoothing_windows(np.array(open_clips(talkers)[0].features("mfcc")), np.arange(130))
     found = []
     for frame in range(130):
@@ -229,15 +231,15 @@ def test_latents_are_those_of_frame_and_reference(talkers):
 def test_missing_and_wrong_latents_are_named(talkers, tmp_path):
     clip = open_clips(talkers)[0]
     with pytest.raises(UserError, match=rf"no latents for '{clip.name}': run cache-latents .*0123abcd-mouth_safe"):
-        Windows([clip], TRAINING, latents=LatentCache(talkers, "ffff", "mouth_safe"))[0]
+        WindowDataset([clip], TRAINING, latents=LatentCache(talkers, "ffff", "mouth_safe"))[0]
     cache = LatentCache(tmp_path, CODEC, "mouth_safe")
     cache.describe()
     np.save(cache.path(clip.name), np.zeros((2, 129, 3, 4, 4), np.float16))
     with pytest.raises(UserError, match=r"shape \(2, 129, 3, 4, 4\) for 130 frames"):
-        Windows([clip], TRAINING, latents=cache)[0]
+        WindowDataset([clip], TRAINING, latents=cache)[0]
     cache.path(clip.name).write_bytes(b"half a header")
     with pytest.raises(UserError, match=f"{clip.name}.npy: cannot be read"):
-        Windows([clip], TRAINING, latents=cache)[0]
+        WindowDataset([clip], TRAINING, latents=cache)[0]
 
 
 # Processes
@@ -245,8 +247,8 @@ def test_missing_and_wrong_latents_are_named(talkers, tmp_path):
 
 @pytest.mark.parametrize("images", [False, True], ids=["latents", "images"])
 def test_batches_do_not_depend_on_the_workers(talkers, images):
-    def windows() -> Windows:
-        return Windows(open_clips(talkers), EVALUATION) if images else latent_windows(talkers)
+    def windows() -> WindowDataset:
+        return WindowDataset(open_clips(talkers), EVALUATION) if images else latent_windows(talkers)
 
     alone = loaded(windows(), workers=0, epoch=2)
     for workers in (1, 2):

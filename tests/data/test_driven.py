@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from difftalk_pl.data.clips import Clip, open_clips
-from difftalk_pl.data.dataset import GENERATION, Windows
+from difftalk_pl.data.dataset import GENERATION, WindowDataset
 from difftalk_pl.data.driven import DrivenClip, back_and_forth
 from difftalk_pl.data.features.windows import smoothing_windows
 from difftalk_pl.data.references import ReferenceRule
@@ -30,7 +30,9 @@ def clip(talkers) -> Clip:
 @pytest.mark.parametrize("frames", [20, 130, 300])
 def test_the_sound_gives_the_length_the_video_the_pictures(clip, frames):
     speech = np.random.default_rng(0).standard_normal((2 * frames, 26)).astype(np.float32)
-    windows = Windows([DrivenClip.drive(clip, speech)], GENERATION, reference=ReferenceRule(lenient=True), fixed=True)
+    windows = WindowDataset(
+        [DrivenClip.drive(clip, speech)], GENERATION, reference=ReferenceRule(lenient=True), fixed=True
+    )
     assert len(windows) == frames
     reader = clip.reader()
     for frame in {0, frames // 2, frames - 1}:
@@ -47,7 +49,7 @@ def test_the_sound_gives_the_length_the_video_the_pictures(clip, frames):
 
 def test_a_driven_clip_can_be_sent_to_a_worker(clip):
     driven = DrivenClip.drive(clip, np.zeros((40, 26), np.float32))
-    windows = Windows([driven], GENERATION, reference=ReferenceRule(lenient=True))
+    windows = WindowDataset([driven], GENERATION, reference=ReferenceRule(lenient=True))
     before = windows[7]["image"]
     assert (pickle.loads(pickle.dumps(windows))[7]["image"] == before).all()
 
@@ -71,7 +73,7 @@ def test_at_another_rate_every_frame_hears_its_own_moment(clip, fps):
     speech = np.random.default_rng(1).standard_normal((100, 26)).astype(np.float32)
     driven = DrivenClip.drive(clip, speech, fps=fps)
     assert driven.frames == round(2 * fps), "as long as the sound"
-    windows = Windows([driven], GENERATION, reference=ReferenceRule(lenient=True), fixed=True)
+    windows = WindowDataset([driven], GENERATION, reference=ReferenceRule(lenient=True), fixed=True)
     for frame in (9, 12, 20, 31):
         expected = between(speech, frame / fps * 25)
         np.testing.assert_allclose(windows[frame]["audio"], expected, atol=2e-5)
@@ -83,7 +85,7 @@ def test_frames_that_show_no_face_are_left_out(clip):
     shown = np.array([0, 1, -1, -1, 2, 3, 2, -1, 1])
     speech = np.random.default_rng(2).standard_normal((18, 26)).astype(np.float32)
     driven = DrivenClip.drive(clip, speech, shown, name="dubbed")
-    windows = Windows([driven], GENERATION, reference=ReferenceRule(0, lenient=True, source="random"), fixed=True)
+    windows = WindowDataset([driven], GENERATION, reference=ReferenceRule(0, lenient=True, source="random"), fixed=True)
     reader = clip.reader()
     assert len(windows) == 9
     for frame in np.flatnonzero(shown >= 0).tolist():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difftalk_pl.data.lip_crops import crop_boxes, lip_frames
+from difftalk_pl.data.lip_sync import crop_boxes, lip_frames
 from difftalk_pl.faces.detect import box_of
 
 RANDOM = np.random.default_rng(0)

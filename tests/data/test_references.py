@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.dataset import GENERATION, Windows
+from difftalk_pl.data.dataset import GENERATION, WindowDataset
 from difftalk_pl.data.driven import DrivenClip
 from difftalk_pl.data.pixels import to_network
 from difftalk_pl.data.references import ReferencePolicy, ReferenceRule, mouth_opening, read_picture
@@ -184,13 +184,13 @@ def driven(talkers) -> DrivenClip:
     return DrivenClip.drive(open_clips(talkers)[0], np.zeros((400, 26), np.float32))
 
 
-def shown(windows: Windows, frames: range) -> list[int]:
+def shown(windows: WindowDataset, frames: range) -> list[int]:
     return [windows[frame]["reference_frame"] for frame in frames]
 
 
 def test_windows_take_the_widest_mouth_of_the_clip(driven, talkers):
     clip = open_clips(talkers)[0]
-    windows = Windows([driven], GENERATION, reference=ReferenceRule(0, lenient=True, source="widest"), fixed=True)
+    windows = WindowDataset([driven], GENERATION, reference=ReferenceRule(0, lenient=True, source="widest"), fixed=True)
     lips = np.linalg.norm(clip.landmarks[:, 62] - clip.landmarks[:, 66], axis=1)
     chosen = shown(windows, range(0, 200, 20))
     assert len(set(chosen)) == 1
@@ -203,7 +203,9 @@ def test_windows_take_one_random_frame_by_seed(driven):
     rule = ReferenceRule(0, lenient=True, source="random")
     chosen = []
     for seed in range(6):
-        again = [shown(Windows([driven], GENERATION, reference=rule, seed=seed), range(0, 200, 40)) for _ in range(2)]
+        again = [
+            shown(WindowDataset([driven], GENERATION, reference=rule, seed=seed), range(0, 200, 40)) for _ in range(2)
+        ]
         assert again[0] == again[1] and len(set(again[0])) == 1
         chosen.append(again[0][0])
     assert len(set(chosen)) > 2
@@ -211,7 +213,7 @@ def test_windows_take_one_random_frame_by_seed(driven):
 
 def test_windows_take_the_picture_for_all(driven):
     picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    windows = Windows([driven], GENERATION, reference=ReferenceRule(lenient=True), picture=picture)
+    windows = WindowDataset([driven], GENERATION, reference=ReferenceRule(lenient=True), picture=picture)
     for frame in (0, 99):
         np.testing.assert_array_equal(windows[frame]["reference"], to_network(picture))
         assert windows[frame]["reference_frame"] == -1

@@ -9,10 +9,9 @@ import torch
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, open_clips
 from difftalk_pl.data.datamodule import HDTFDataModule, Loading
 from difftalk_pl.data.dataset import Draw
-from difftalk_pl.data.lip_crops import crop_boxes, lip_frames
-from difftalk_pl.data.lip_sync import sync_mfcc
+from difftalk_pl.data.lip_sync import crop_boxes, lip_frames, sync_mfcc
 from difftalk_pl.data.splits import Split
-from difftalk_pl.data.sync_windows import SyncData, SyncWindows, augment, bounds, speech
+from difftalk_pl.data.sync import SyncData, SyncWindows, augment, bounds, speech
 from difftalk_pl.errors import UserError
 
 SMALL = SyncData("whole_frame", side=64, stretch=10, largest_shift=6)

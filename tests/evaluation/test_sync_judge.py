@@ -9,8 +9,7 @@ import torch
 from einops import rearrange
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.lip_crops import crop_boxes, lip_frames
-from difftalk_pl.data.lip_sync import sync_mfcc
+from difftalk_pl.data.lip_sync import crop_boxes, lip_frames, sync_mfcc
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.sync import sync_scores
 from difftalk_pl.evaluation.sync_judge import SyncJudge

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.dataset import EVALUATION, Windows
+from difftalk_pl.data.dataset import EVALUATION, WindowDataset
 from difftalk_pl.generation.sampler import Generator, SamplerConfig, composite
 from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
@@ -15,7 +15,7 @@ from tests.runner import SMALL
 
 @pytest.fixture(scope="module")
 def batch(prepared):
-    windows = Windows(open_clips(prepared), EVALUATION, fixed=True)
+    windows = WindowDataset(open_clips(prepared), EVALUATION, fixed=True)
     return torch.utils.data.default_collate([windows[i] for i in (0, 5, 70, 150)])
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.dataset import GENERATION, Windows
+from difftalk_pl.data.dataset import GENERATION, WindowDataset
 from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.errors import UserError
 from difftalk_pl.generation.consistency import Memory, Steadiness, frame_noise, rounds
@@ -20,7 +20,7 @@ SHAPE = (3, 64, 64)
 
 @pytest.fixture(scope="module")
 def windows(prepared):
-    return Windows(open_clips(prepared)[:2], GENERATION, fixed=True, reference=ReferenceRule(lenient=True))
+    return WindowDataset(open_clips(prepared)[:2], GENERATION, fixed=True, reference=ReferenceRule(lenient=True))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ SEQUENTIAL = [
 @pytest.mark.parametrize("settings", SEQUENTIAL, ids=str)
 def test_clips_that_advance_together_come_out_as_alone(windows, codec, difftalk, settings):
     """One batch for two clips; or a clip alone, a frame a batch."""
-    second = windows.places(1).start
+    second = windows.indices(1).start
     draw = generator(difftalk, codec, steps=4, **settings)
     together = draw(batch(windows, 0, second, 1, second + 1, 2, second + 2))
     memory = Memory()

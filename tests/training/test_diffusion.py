@@ -158,7 +158,7 @@ def test_the_control_hears_another_moment(runner, codec, monkeypatch):
     )
     cli.datamodule.setup("test")
     windows = cli.datamodule.evaluation("test", control=True)
-    batch = next(iter(cli.datamodule.evaluation_loader(windows, windows.places(0))))
+    batch = next(iter(cli.datamodule.evaluation_loader(windows, windows.indices(0))))
     rows = cli.model.generate(batch)
     assert list(rows) == ["model", "codec", "shuffled audio"]
     assert torch.equal(heard[0], batch["audio"]) and torch.equal(heard[1], batch["other_audio"])

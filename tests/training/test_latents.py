@@ -39,16 +39,16 @@ def test_a_damaged_clip_does_not_hold_up_the_others(dataset, cache, codec):
     names = sorted(clip.name for clip in open_clips(dataset))
     (dataset / "clips" / names[1] / "video.mp4").write_bytes(b"no video")
     with pytest.raises(UserError, match=rf"1 of 4 clips have no latents: {names[1]}: .*unreadable"):
-        cache_latents(dataset, codec, workers=0, device="cpu")
+        cache_latents(dataset, codec, workers=0)
     assert sorted(path.stem for path in cache.folder.glob("*.npy")) == [names[0], *names[2:]]
 
 
 def test_damaged_latents_are_made_again(dataset, cache, codec, caplog):
-    cache_latents(dataset, codec, workers=0, device="cpu")
+    cache_latents(dataset, codec, workers=0)
     path = sorted(cache.folder.glob("*.npy"))[0]
     whole = path.read_bytes()
     path.write_bytes(whole[:1000])
-    cache_latents(dataset, codec, workers=0, device="cpu")
+    cache_latents(dataset, codec, workers=0)
     assert path.read_bytes() == whole and f"made again: {path}" in caplog.text
 
 
@@ -71,21 +71,21 @@ def test_latents_of_a_clip_that_is_made_anew_meanwhile_are_not_kept(what, datase
     monkeypatch.setattr(LatentCodec, "encode", meanwhile)
     if what == "anew":
         with pytest.raises(UserError, match=r"1 of 4 clips have no latents: .*: was prepared anew meanwhile"):
-            cache_latents(dataset, codec, workers=0, device="cpu")
+            cache_latents(dataset, codec, workers=0)
         assert len(list(cache.folder.glob("*.npy"))) == 3
     else:
         monkeypatch.setattr("difftalk_pl.training.codec.POLL", 0.1)
         monkeypatch.setattr("difftalk_pl.data.files.claims.is_running", lambda process: False)
-        cache_latents(dataset, codec, workers=0, device="cpu")
+        cache_latents(dataset, codec, workers=0)
         assert len(list(cache.folder.glob("*.npy"))) == 4
     assert not list(cache.folder.glob(".*.tmp"))
 
 
 def test_latents_of_another_clip_than_is_there_are_made_again(dataset, cache, codec, caplog):
-    cache_latents(dataset, codec, workers=0, device="cpu")
+    cache_latents(dataset, codec, workers=0)
     clip = open_clips(dataset)[0]
     add_sum(clip.folder / SUMS, "landmarks.npy", clip.folder / "audio.wav")
-    cache_latents(dataset, codec, workers=0, device="cpu")
+    cache_latents(dataset, codec, workers=0)
     assert "made from another landmarks.npy" in caplog.text and not cache.made_from_others(clip)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.sync_windows import SyncData, SyncWindows
+from difftalk_pl.data.sync import SyncData, SyncWindows
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.sync import sync_scores
 from difftalk_pl.models.syncnet import SyncNetConfig

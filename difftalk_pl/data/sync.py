@@ -1,7 +1,6 @@
-"""The Dataset of SyncNet's training: stretches of a clip's frames with the speech of every shift that they are held
-against.
+"""The Dataset of SyncNet's training: stretches of a clip's frames with the speech of every shift to compare them with.
 
-A stretch needs no features on disk: the coefficients of its speech are computed from its samples alone.
+A stretch needs no features on disk: the coefficients of its speech are computed from its samples.
 """
 
 import logging
@@ -16,10 +15,9 @@ import torch
 from torch.utils.data import Dataset
 
 from difftalk_pl.data.clips import Clip
-from difftalk_pl.data.dataset import Draw
 from difftalk_pl.data.features.windows import FPS
-from difftalk_pl.data.lip_crops import SMOOTHED, SyncCrop, crop_boxes, lip_frames
-from difftalk_pl.data.lip_sync import WINDOW_FRAMES, sync_mfcc
+from difftalk_pl.data.lip_sync import SMOOTHED, WINDOW_FRAMES, SyncCrop, crop_boxes, lip_frames, sync_mfcc
+from difftalk_pl.data.sampler import Draw
 from difftalk_pl.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -27,12 +25,12 @@ log = logging.getLogger(__name__)
 LARGEST_HOLDOUT = 0.2  # of a clip
 MOVED, SCALED = 0.04, 0.06  # augmentation: of the crop's side, at most
 BRIGHTER, CONTRAST = 20.0, 0.2  # augmentation: of 255, and about 1, at most
-Part = Literal["all", "first", "last"]
+ClipPart = Literal["all", "first", "last"]
 
 
 @dataclass
 class SyncData:
-    """What a SyncNet sees and hears.
+    """The inputs of a SyncNet.
 
     Args:
         crop: face_crop follows the face as the published pipeline does; whole_frame takes the frame as it is.
@@ -52,12 +50,10 @@ class SyncData:
     augment: bool = True
 
     def __post_init__(self) -> None:
-        if self.stretch < WINDOW_FRAMES:
-            raise UserError(f"data.sync.stretch {self.stretch}: expected {WINDOW_FRAMES} frames or more")
-        if self.largest_shift < 1 or self.holdout_seconds < 0:
+        if self.stretch < WINDOW_FRAMES or self.largest_shift < 1 or self.holdout_seconds < 0:
             raise UserError(
-                f"data.sync.largest_shift {self.largest_shift}, holdout_seconds {self.holdout_seconds}: expected 1 or "
-                "more, and no less than 0"
+                f"data.sync: stretch {self.stretch}, largest_shift {self.largest_shift}, holdout_seconds "
+                f"{self.holdout_seconds:g}: expected at least {WINDOW_FRAMES}, 1 and 0"
             )
 
 
@@ -71,7 +67,7 @@ class SyncSample(TypedDict):
 
 
 class Span(NamedTuple):
-    """First frames that stretches of a clip may have: `starts` of them from `first` on, shared by so many stretches."""
+    """First frames that stretches of a clip may have: `starts` of them from `first` on, for so many stretches."""
 
     clip: Clip
     first: int
@@ -80,43 +76,38 @@ class Span(NamedTuple):
 
 
 class SyncWindows(Dataset):
-    """Stretches by number. Memory depends neither on their number nor on the clips' lengths.
-
-    Stretches and all speech that they are held against lie within a clip, or within its part.
+    """Stretches by index. A stretch and all speech it is compared with lie within a clip, or within its part.
 
     Args:
         clips: the clips, in the order that numbers the stretches.
         settings: what a stretch is.
         part: all of every clip, or what comes before or after the edge of `holdout_seconds`.
-        seed: of all randomness; a stretch is a function of (seed, epoch, number).
+        seed: of all randomness; a stretch is a function of (seed, epoch, index).
         fixed: for validation: the same stretches in every epoch, not augmented.
 
     Raises:
         UserError: no clip is long enough; or, when a stretch is read, a file is missing or damaged.
     """
 
-    features = None  # of the kinds on disk, none
-
     def __init__(
-        self, clips: Sequence[Clip], settings: SyncData, *, part: Part = "all", seed: int = 0, fixed: bool = False
+        self, clips: Sequence[Clip], settings: SyncData, *, part: ClipPart = "all", seed: int = 0, fixed: bool = False
     ) -> None:
         self.settings, self.seed, self.fixed = settings, seed, fixed
         spans = [self._span(clip, *bounds(clip.frames, settings.holdout_seconds, part)) for clip in clips]
         self.spans = [span for span in spans if span.stretches]
         self.clips = [span.clip for span in self.spans]
-        self.refused = [span.clip.name for span in spans if not span.stretches]
         shortest = settings.stretch + 2 * settings.largest_shift + 1
-        if self.refused:
-            log.warning("too short for stretches, %d frames are needed: %s", shortest, ", ".join(self.refused))
+        if short := [span.clip.name for span in spans if not span.stretches]:
+            log.warning("not used, shorter than %d frames: %s", shortest, ", ".join(short))
         if not self.spans:
-            raise UserError(f"no clip to hear: of {len(clips)} given, none has {shortest} frames that it may use")
+            raise UserError(f"no clip for SyncNet: of {len(clips)} given, none has {shortest} frames that it may use")
         self.ends = np.cumsum([span.stretches for span in self.spans])
 
     def _span(self, clip: Clip, begin: int, end: int) -> Span:
         """The last step of a window reaches into the frame after it, so one frame more is kept at the end."""
         stretch, shift = self.settings.stretch, self.settings.largest_shift
         starts = max(end - 1 - shift - stretch - (begin + shift) + 1, 0)
-        return Span(clip, begin + shift, starts, (starts + stretch - 1) // stretch)
+        return Span(clip, begin + shift, starts, -(-starts // stretch))
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -125,7 +116,7 @@ class SyncWindows(Dataset):
         return self.stretch(*self.where(*(draw if isinstance(draw, Draw) else (draw, 0))))
 
     def where(self, index: int, epoch: int = 0) -> tuple[Clip, int, np.random.Generator]:
-        """Clip and first frame of a stretch, and the randomness that is left for it."""
+        """Return clip and first frame of a stretch, and the generator of the rest of its randomness."""
         if not 0 <= index < len(self):
             raise IndexError(f"stretch {index} of {len(self)}")
         which = int(np.searchsorted(self.ends, index, side="right"))
@@ -133,12 +124,12 @@ class SyncWindows(Dataset):
         number = index - (int(self.ends[which - 1]) if which else 0)
         name = zlib.crc32(span.clip.name.encode())
         random = np.random.default_rng([self.seed, 0 if self.fixed else epoch, name, number])
-        place = number * self.settings.stretch
-        room = min(self.settings.stretch, span.starts - place)
-        return span.clip, span.first + place + (0 if self.fixed else int(random.integers(room))), random
+        start = number * self.settings.stretch
+        room = min(self.settings.stretch, span.starts - start)
+        return span.clip, span.first + start + (0 if self.fixed else int(random.integers(room))), random
 
     def stretch(self, clip: Clip, frame: int, random: np.random.Generator) -> SyncSample:
-        """The stretch of a clip that starts with this frame."""
+        """Read the stretch of a clip that starts with this frame."""
         settings = self.settings
         with closing(clip.reader()) as reader:
             frames = np.stack([reader[k] for k in range(frame, frame + settings.stretch)])
@@ -153,14 +144,14 @@ class SyncWindows(Dataset):
         return {"lips": torch.from_numpy(lips), "mfcc": torch.from_numpy(mfcc), "clip": clip.name, "frame": frame}
 
 
-def bounds(frames: int, holdout_seconds: float, part: Part) -> tuple[int, int]:
-    """First frame of a clip's part, and the one after its last."""
+def bounds(frames: int, holdout_seconds: float, part: ClipPart) -> tuple[int, int]:
+    """Return the first frame of a clip's part, and the one after its last."""
     edge = frames - round(min(holdout_seconds * FPS, LARGEST_HOLDOUT * frames))
     return {"all": (0, frames), "first": (0, edge), "last": (edge, frames)}[part]
 
 
 def speech(clip: Clip, first: int, windows: int) -> np.ndarray:
-    """Speech of the windows from a frame on, as `sync_mfcc` of the whole clip has it: (windows, 13, 20) float32.
+    """Return the speech of the windows from a frame on, as `sync_mfcc` of the whole clip has it: (windows, 13, 20).
 
     A coefficient depends on its 25 ms and on the one sample before them, so that a frame of lead is enough.
     """
@@ -170,7 +161,7 @@ def speech(clip: Clip, first: int, windows: int) -> np.ndarray:
 
 
 def augment(frames: np.ndarray, boxes: np.ndarray | None, side: int, random: np.random.Generator) -> np.ndarray:
-    """`lip_frames` with one change for all frames of a stretch, so that nothing moves that did not move before."""
+    """Apply `lip_frames` with one change for all frames of a stretch, so that nothing moves that did not move."""
     if boxes is None:
         height, width = frames.shape[1:3]
         boxes = np.tile([0, 0, width, height], (len(frames), 1))
@@ -184,14 +175,14 @@ def augment(frames: np.ndarray, boxes: np.ndarray | None, side: int, random: np.
 
 
 def open_sides(sides: Mapping[str, list[Clip]], stage: str, settings: SyncData, seed: int) -> dict[str, SyncWindows]:
-    """The Datasets of a stage of training by their sides.
+    """Open the Datasets of a stage of training by their sides.
 
     Raises:
-        UserError: nobody trains, or validation by held-out seconds and by other people at once, or a stage that a
-            SyncNet has not.
+        UserError: no training clips, validation by held-out seconds and by other people at once, or a stage that a
+            SyncNet does not have.
     """
     if stage not in ("fit", "validate"):
-        raise UserError(f"{stage} is not for a SyncNet: validate says how well it hears; score and test judge with it")
+        raise UserError(f"{stage} is not for a SyncNet: validate tells its accuracy; score and test judge with it")
     held_out = settings.holdout_seconds > 0
     if held_out and sides["val"]:
         raise UserError(
