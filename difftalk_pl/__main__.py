@@ -68,7 +68,7 @@ OURS = {
         "--checkpoint experiments/demo/weights --video person.mp4 --audio speech.wav --out talking.mp4",
     ),
     "watermark": Command(
-        "difftalk_pl.animate.watermark_command",
+        "difftalk_pl.animate.watermark",
         "say whether videos carry the invisible watermark of generated ones",
         "talking.mp4",
     ),

@@ -1,71 +1,132 @@
-"""A trained model as something to call: a video and a sound in, a talking video out."""
+"""A trained model as a Python object: a video and a sound in, a talking video out."""
 
+import json
 import logging
 import tempfile
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from difftalk_pl.animate.cut import cut_clip
-from difftalk_pl.animate.following import Followed, face_in, follow
-from difftalk_pl.animate.paste import Paste
-from difftalk_pl.animate.speech import speech_of_training
-from difftalk_pl.animate.talking_video import TalkingVideo
-from difftalk_pl.animate.timing import StageClock
+from difftalk_pl import __version__
+from difftalk_pl.animate.follow import FacePath, cut_clip, cut_square, follow
+from difftalk_pl.animate.interpolate import interpolate
+from difftalk_pl.animate.paste import paste
+from difftalk_pl.animate.watermark import Watermark
+from difftalk_pl.callbacks.sheets import contact_sheet, save_picture
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME
 from difftalk_pl.data.dataset import GENERATION, WindowDataset
 from difftalk_pl.data.driven import DrivenClip, back_and_forth
-from difftalk_pl.data.features.kinds import FeatureKind, SpeechModels
+from difftalk_pl.data.features.kinds import FeatureKind, SpeechModels, open_features
 from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.masks import MaskPolicy
-from difftalk_pl.data.references import ReferenceRule
+from difftalk_pl.data.overlay import CELL
+from difftalk_pl.data.overlay import draw as draw_overlay
+from difftalk_pl.data.references import ReferenceRule, read_face
 from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.track import check_choice, follow_face
-from difftalk_pl.generation.drawing import draw
+from difftalk_pl.faces.track import follow_face
+from difftalk_pl.generation.drawing import Square, draw
 from difftalk_pl.generation.presets import Preset, choose_sampler
 from difftalk_pl.generation.sampler import Generator, SamplerConfig
-from difftalk_pl.media.audio import fit_audio, read_audio
+from difftalk_pl.media.audio import audio_pieces, fit_audio, read_audio
 from difftalk_pl.media.video import SourceVideo, probe, source_rate
+from difftalk_pl.media.writer import TAG, refuse_target, write_video
 from difftalk_pl.progress import progress_bar
 from difftalk_pl.training.codec import LatentCodec
-from difftalk_pl.training.weights import Weights, plain
+from difftalk_pl.training.weights import Weights
 
 log = logging.getLogger(__name__)
-SLOWEST, FASTEST = 1, 240  # frames a second
-QUIET = 100  # of 32768: a sound that never gets louder says nothing
+SOUND_RATE = 44100  # of the result; features are made from 16 kHz
 
 
 @dataclass
-class FaceSettings:
-    """Whose face is drawn, and how it goes back into the frame.
+class TalkingVideo:
+    """What `TalkingHeadPipeline` returns. Nothing is drawn before frames are asked for.
 
-    Args:
-        choice: largest, left, right, or a number counted from the left, 1 first.
-        smallest: pixels from ear to ear; smaller faces stay as they are.
-        max_gap: seconds without a face that are bridged.
-        paste: the blend.
-
-    Raises:
-        UserError: a value that it cannot have.
+    source: the video; order: (N,) which of its frames each frame of the result shows.
+    path: the face in every frame of the source.
+    draw: draws the squares of these frames, a list a shot.
+    about: how it is made, as plain values for the metadata.
     """
 
-    choice: str = "largest"
-    smallest: float = 32
-    max_gap: float = 0.5
-    paste: Paste = field(default_factory=Paste)
+    source: SourceVideo
+    audio: Path
+    order: np.ndarray
+    path: FacePath
+    draw: Callable[[list[list[int]]], Iterator[Square]]
+    about: dict[str, Any]
+    folder: tempfile.TemporaryDirectory
 
-    def __post_init__(self) -> None:
-        check_choice(self.choice)
-        if not (0 <= self.smallest < np.inf and 0 <= self.max_gap < np.inf):
-            raise UserError(f"min_face {self.smallest:g}, max_gap {self.max_gap:g}: expected 0 or more each")
+    def __len__(self) -> int:
+        """Frames, before any interpolation."""
+        return len(self.order)
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Yield (H, W, 3) uint8 frames; every pixel outside of the blend is that of the decoded source."""
+        return (result for result, _, _ in self.pasted(range(len(self))))
+
+    def pasted(self, numbers: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray, Square | None]]:
+        """Yield frames of the result, (H, W, 3) uint8, the source's own, and the square that was pasted, if any."""
+        places = self.order[list(numbers)]
+        drawn = [number for number, place in zip(numbers, places) if self.path.usable[place]]
+        shots = groupby(drawn, key=lambda number: self.path.shots[self.order[number]])
+        squares = self.draw([list(shot) for _, shot in shots])
+        for place, frame in zip(places, self.source.ordered(places.tolist())):
+            if not self.path.usable[place]:
+                yield frame, frame, None
+                continue
+            square = next(squares)
+            result = paste(frame, square.generated, square.true, square.mask, self.path.boxes[place])
+            yield result, frame, square
+
+    def save(self, out: str | Path, interpolation: int = 1, watermark: bool = True, crf: float = 18) -> int:
+        """Draw and write it: H.264 and AAC, with the sound, whole or not at all. Memory does not grow with its length.
+
+        Args:
+            interpolation: frames for every drawn one, by motion compensation.
+            watermark: mark all frames as generated; docs/watermark.md.
+            crf: x264's quality, lower is better.
+
+        Returns:
+            the number of frames written
+
+        Raises:
+            UserError: the file is an input, exists and is no video of this project, or cannot be written.
+        """
+        out, start, fps = Path(out), time.perf_counter(), self.source.fps * interpolation
+        refuse_target(out, [self.source.path, self.audio])
+        about = json.dumps({**self.about, "watermark": watermark, "interpolation": interpolation})
+        tags = {TAG: about, "comment": "The mouth in this video is generated by difftalk_pl."}
+        with progress_bar(transient=True) as bar, closing(audio_pieces(self.audio, SOUND_RATE)) as sound:
+            frames = bar.track(self.frames(), len(self), description="frames")
+            shown = interpolate(frames, interpolation, self.source.fps)
+            marked = map(Watermark(self.about["model"]).mark, shown) if watermark else shown
+            count = write_video(out, marked, fps=fps, audio=sound, rate=SOUND_RATE, crf=crf, tags=tags)
+        log.info("%s: %d frames, %.2f s, in %.0f s", out, count, count / fps, time.perf_counter() - start)
+        return count
+
+    def preview(self, out: str | Path, columns: int = 8) -> None:
+        """Draw some frames, evenly spread, and write a picture of their squares: what was found above the result."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, columns).round().astype(int)).tolist()
+        rows: dict[str, list[np.ndarray]] = {"found": [], "result": []}
+        for place, (result, frame, square) in zip(self.order[chosen], self.pasted(chosen)):
+            found, drawn = (cut_square(picture, self.path.boxes[place], CELL) for picture in (frame, result))
+            if square is not None:
+                found = draw_overlay(found, self.path.fractions[place], MaskPolicy(self.about["mask"]))
+            rows["found"].append(found)
+            rows["result"].append(drawn)
+        save_picture(Path(out), contact_sheet(list(rows.items())))
 
 
 class TalkingHeadPipeline:
-    """Makes the person of a video say what a sound file says.
+    """Make the person of a video say what a sound file says.
 
     >>> pipeline = TalkingHeadPipeline.from_pretrained("models/talk")
     >>> pipeline("person.mp4", "speech.wav").save("talking.mp4")
@@ -73,36 +134,20 @@ class TalkingHeadPipeline:
     Args:
         weights: of a diffusion model.
         device: cpu, cuda, or auto.
-        models: what learned kinds of speech features need.
+        models: networks that make the speech features, for kinds that need one.
     """
 
     def __init__(self, weights: Weights, device: str = "auto", models: SpeechModels = SpeechModels()) -> None:
         self.weights, self.device = weights, choose_device(device)
         self.difftalk = weights.difftalk().to(self.device)
-        self.contract = weights.data
         self.codec = LatentCodec(weights.codec or weights).to(self.device)
-        channels = self.difftalk.config.conditioning.audio_channels
-        self.features: FeatureKind = speech_of_training(weights.path, self.contract, models, channels)
+        self.features = _open_features(weights, models)
 
     @classmethod
     def from_pretrained(
-        cls,
-        name: str | Path,
-        revision: str | None = None,
-        device: str = "auto",
-        deepspeech: Path | None = None,
-        speech_model: str | None = None,
-        speech_layer: int | None = None,
+        cls, name: str | Path, device: str = "auto", models: SpeechModels = SpeechModels(), revision: str | None = None
     ) -> "TalkingHeadPipeline":
-        """From a folder made by export, a checkpoint, or a repository of the Hugging Face hub.
-
-        Args:
-            deepspeech: the frozen graph of DeepSpeech 0.1.0, for a model that was trained with deepspeech features.
-            speech_model: folder or hub name of the network, for one that was trained with wav2vec2 or hubert.
-            speech_layer: which of its layers' output was taken; the last by default.
-        """
-        where = choose_device(device)
-        models = SpeechModels(deepspeech, speech_model, speech_layer, device=where.type)
+        """Load a folder made by export, a checkpoint, or a repository of the Hugging Face hub (with its revision)."""
         return cls(Weights.from_pretrained(name, revision), device, models)
 
     def __call__(
@@ -111,129 +156,94 @@ class TalkingHeadPipeline:
         audio: str | Path,
         sampler: SamplerConfig | Preset = "fast",
         fps: float | Literal["source"] = FPS,
-        face: FaceSettings = FaceSettings(),
+        face: str = "largest",
+        min_face: float = 32,
         batch_size: int = 16,
         workers: int = 0,
-        first: float | None = None,
+        seconds: float | None = None,
     ) -> TalkingVideo:
-        """Follow the face, and return what draws the video when it is saved or its frames are asked for.
+        """Follow the face, and return a video that is drawn when it is saved or its frames are asked for.
 
-        The result is as long as the sound, at the video's own resolution; a shorter video runs back and forth.
+        The result is as long as the sound, at the video's own size; a shorter video runs back and forth.
 
         Args:
-            video: a person; its own sound, if any, is not used.
-            audio: anything with an audio track.
-            sampler: how frames are drawn: a preset by name, or a configuration of one's own.
-            fps: frames a second of the result; `source` keeps those of the video.
-            face: whose, and how it goes back.
-            batch_size: frames drawn at once.
-            workers: processes that read frames.
-            first: make only the first so many seconds.
+            sampler: how frames are drawn: a preset by name, or a configuration.
+            seconds: make only the first so many seconds.
+            others: as for the command `animate`.
 
         Raises:
-            UserError: a file that cannot be used, no face, or no sound.
+            UserError: a file cannot be used, there is no face, or the sound is shorter than a frame.
         """
         sampler = choose_sampler(sampler) if isinstance(sampler, str) else sampler
-        _refuse_odd(fps, batch_size, workers, sampler.seed)
-        generator, clock = self.generator(sampler)
-        rate = source_rate(video) if fps == "source" else float(fps)
-        speech, seconds = self._speech(Path(audio), clock)
-        count = round(seconds * rate)
-        if count == 0:
-            raise UserError(f"{audio}: {seconds:.3f} s of sound, shorter than a frame; nothing to animate")
-        count = count if first is None else min(count, max(round(first * rate), 1))
-        source = SourceVideo(video, rate)
-        folder = tempfile.TemporaryDirectory(prefix="difftalk_pl_")
-        followed = self._follow(source, count, face, clock)
-        with clock("cut"):
-            frames = clock.each("read", source.frames(len(followed.usable)))
-            clip = cut_clip(frames, followed, self.contract.size, Path(folder.name), Path(video).stem)
-        order = back_and_forth(np.arange(count), len(followed.usable))
-        driven = DrivenClip.drive(clip, speech, clip.places[order], rate)
-        windows = self._windows(driven, sampler, face)
-        return TalkingVideo(
-            source=source,
-            audio=Path(audio),
-            order=order,
-            fps=rate,
-            boxes=followed.boxes,
-            points=followed.landmarks,
-            shown=driven.shown >= 0,
-            shots=followed.shots[order],
-            passed=followed.reasons,
-            squares=lambda shots: draw(generator, windows, shots, self.device, batch_size, workers),
-            paste=face.paste,
-            model=self.weights.hash,
-            settings=_told(sampler, rate, face),
-            clock=clock,
-            folder=folder,
-        )
-
-    def generator(self, sampler: SamplerConfig) -> tuple[Generator, StageClock]:
-        """What draws, and what times it."""
-        clock = StageClock(torch.cuda.synchronize) if self.device.type == "cuda" else StageClock()
         dropout = self.weights.config.get("audio_dropout", 0.0)
-        return Generator(self.difftalk, self.codec, self.weights.schedule, sampler, dropout, clock), clock
+        generator = Generator(self.difftalk, self.codec, self.weights.schedule, sampler, dropout)
+        source = SourceVideo(video, source_rate(video) if fps == "source" else fps)
+        speech, duration = self._speech(Path(audio))
+        count = round(min(duration, seconds or duration) * source.fps)
+        if count == 0:
+            raise UserError(f"{audio}: {duration:.3f} s of sound, shorter than a frame; give a longer one")
+        path = _follow(source, count, face, min_face)
+        order = back_and_forth(np.arange(count), len(path.usable))
+        folder = tempfile.TemporaryDirectory(prefix="difftalk_pl_")
+        clip = cut_clip(source.frames(len(path.usable)), path, self.weights.data.size, Path(folder.name))
+        windows = self._windows(DrivenClip.drive(clip, speech, path.places[order], source.fps), sampler)
+        squares = partial(draw, generator, windows, device=self.device, batch_size=batch_size, workers=workers)
+        about = {"generated": True, "by": f"difftalk_pl {__version__}", "model": self.weights.hash, "fps": source.fps}
+        about["mask"] = self.weights.data.mask
+        about["sampler"] = asdict(sampler) | {"reference": Path(sampler.reference).name}  # no folders of this machine
+        return TalkingVideo(source, Path(audio), order, path, squares, about, folder)
 
-    def _speech(self, audio: Path, clock: StageClock) -> tuple[np.ndarray, float]:
-        """Feature steps (2T, C), and how long the sound is."""
-        with clock("features"):
-            sound = read_audio(audio, RATE)
-            if len(sound) and np.abs(sound).max() < QUIET:
-                log.warning("%s: silent; the mouth is drawn as in a pause", audio)
-            frames = max(round(len(sound) / SAMPLES_PER_FRAME), 1)
-            return self.features(fit_audio(sound, frames * SAMPLES_PER_FRAME)), len(sound) / RATE
+    def _speech(self, audio: Path) -> tuple[np.ndarray, float]:
+        """Feature steps (2T, C), and how long the sound is, s."""
+        sound = read_audio(audio, RATE)
+        frames = max(round(len(sound) / SAMPLES_PER_FRAME), 1)
+        return self.features(fit_audio(sound, frames * SAMPLES_PER_FRAME)), len(sound) / RATE
 
-    def _follow(self, source: SourceVideo, count: int, face: FaceSettings, clock: StageClock) -> Followed:
-        """Where the face is in as many frames of the video as are needed."""
-        info = probe(source.path)
-        expected = min(count, max(round(info.duration * source.fps), 1))
-        with progress_bar(transient=True) as bar, clock("faces"):
-            task = bar.add_task("face", total=expected)
-            frames = clock.each("read", source.frames(count))
-            track = follow_face(frames, face.choice, done=lambda number: bar.update(task, completed=number))
-            try:
-                return follow(
-                    track.landmarks,
-                    info.width,
-                    info.height,
-                    fps=source.fps,
-                    min_face=face.smallest,
-                    max_gap=face.max_gap,
-                )
-            except UserError as error:
-                raise UserError(f"{source.path}: {error}") from error
-
-    def _windows(self, driven: DrivenClip, sampler: SamplerConfig, face: FaceSettings) -> WindowDataset:
+    def _windows(self, clip: DrivenClip, sampler: SamplerConfig) -> WindowDataset:
         policy = sampler.policy
         gap = ReferenceRule().min_gap if policy.frames == "each" else 0  # the sound is another: nothing to give away
         return WindowDataset(
-            [driven],
+            [clip],
             GENERATION,
-            mask=MaskPolicy(self.contract.mask),  # type: ignore[arg-type]
-            features=self.contract.features,
+            mask=MaskPolicy(self.weights.data.mask),  # type: ignore[arg-type]
+            features=self.weights.data.features,
             reference=ReferenceRule(gap, lenient=True, source=policy.frames),
             seed=sampler.seed,
             fixed=True,
             smoothing=self.difftalk.config.conditioning.smoothing,
-            picture=None if policy.file is None else face_in(policy.file, self.contract.size),
+            picture=None if policy.file is None else read_face(policy.file, self.weights.data.size),
         )
 
 
-def _refuse_odd(fps: float | str, batch_size: int, workers: int, seed: int) -> None:
-    """Raises UserError before any work."""
-    if fps != "source" and not (isinstance(fps, int | float) and SLOWEST <= fps <= FASTEST):
-        raise UserError(f"fps {fps}: expected {SLOWEST} to {FASTEST} frames a second, or source")
-    if batch_size < 1 or workers < 0:
-        raise UserError(f"batch_size {batch_size}, workers {workers}: expected 1 or more, 0 or more")
-    if not 0 <= seed < 2**63:
-        raise UserError(f"seed {seed}: expected 0 to 2^63 - 1")
+def _open_features(weights: Weights, models: SpeechModels) -> FeatureKind:
+    """Open the kind of speech features that a model was trained with.
+
+    Raises:
+        UserError: the network that made them is missing, or another one is given.
+    """
+    data, channels = weights.data, weights.config["difftalk"]["conditioning"]["audio_channels"]
+    trained = f"{weights.path}: was trained with {data.features} features of {data.features_model or 'unknown origin'}"
+    try:
+        features = open_features(data.features, models)
+    except UserError as error:
+        raise UserError(f"{trained}; {error}") from error
+    model = getattr(features, "model", None)
+    if features.channels != channels or (model is not None and not data.knows(model.sha256)):
+        given = f"{model or data.features} in {features.channels} channels"
+        raise UserError(f"{trained} in {channels} channels, not with {given}; give the network of the training")
+    return features
 
 
-def _told(sampler: SamplerConfig, fps: float, face: FaceSettings) -> dict[str, Any]:
-    """What the metadata say of it: of a reference's file the name alone, since folders are nobody's business."""
-    policy = sampler.policy
-    told = plain(sampler)
-    if policy.file is not None:
-        told["reference"] = sampler.reference.removesuffix(policy.source) + policy.file.name
-    return {"sampler": told, "fps": fps, "face": plain(face)}
+def _follow(source: SourceVideo, count: int, face: str, min_face: float) -> FacePath:
+    """Follow the face through as many frames of the video as are needed; warn of those without a usable one."""
+    info = probe(source.path)
+    total = min(count, max(round(info.duration * source.fps), 1))
+    with progress_bar(transient=True) as bar:
+        track = follow_face(bar.track(source.frames(count), total, description="face"), face)
+    try:
+        path = follow(track.landmarks, info.width, info.height, source.fps, min_face)
+    except UserError as error:
+        raise UserError(f"{source.path}: {error}") from error
+    for reason, frames in path.reasons.items():
+        log.warning("%s: %s in %d of its frames, which stay as they are", source.path, reason, frames)
+    return path

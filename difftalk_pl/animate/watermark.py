@@ -8,10 +8,13 @@ already or where an edge would drown them.
 """
 
 import hashlib
+import logging
 import math
-import re
+import sys
 from collections.abc import Iterable
 from functools import cache
+from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +23,10 @@ from scipy.linalg import hadamard
 from scipy.ndimage import convolve1d
 
 from difftalk_pl.errors import UserError
+from difftalk_pl.media.video import read_frames
+from difftalk_pl.media.writer import TAG, read_tags
+
+log = logging.getLogger(__name__)
 
 KEY = b"difftalk_pl watermark 1"  # another key is another mark
 BYTES, WORD = 3, 128  # what names a model, and the signs that write one byte
@@ -31,11 +38,7 @@ RMS = {COARSE: 1.5, FINE: 0.9}  # most of the change, grey levels before roundin
 SMALL = 480  # pixels of the shorter side below which frames get the coarse grid
 SOFT = 2.0  # grey levels: high-passed cells beyond count ever less
 AGREEMENT = 0.4  # mean soft sign that a byte is raised to, if tolerance allows
-FLAT, TEXTURED, PER_TEXTURE = (
-    0.5,
-    2.0,
-    0.4,
-)  # tolerance in grey levels: of flat cells, at most, for each level of texture
+FLAT, TEXTURED, PER_TEXTURE = 0.5, 2.0, 0.4  # tolerance, grey levels: of flat cells, at most, a level of texture
 EDGE = 4.0  # grey levels between neighbouring samples that count at most, so that one edge is no texture
 DARK, BRIGHT, DIM = 48, 231, 0.2  # tolerance falls outside of these, to this share: there is no room and it shows
 MOST = 2.5  # the change of a cell, in tolerances
@@ -59,37 +62,25 @@ SEEN = np.convolve(HIGH_PASS, SPREAD)
 class Reading(NamedTuple):
     """What a reader finds in frames."""
 
-    found: bool
-    model: str | None  # six hexadecimal digits, where found
+    model: str | None  # six hexadecimal digits; None without a mark
     sure: bool  # whether each of its bytes stands out; else some digits may be wrong
     z: float  # correlation of the best words with all cells, standard deviations
-    false_alarm: float  # bound on the probability that frames without a mark reach z
-    margin: float  # by which the least certain byte's word beats the next one, standard deviations
     agreement: float  # share of cells whose sign is that of the best words; 0.5 by chance
-    frames: int
 
 
 class Watermark:
-    """Marks the frames of one video as they come. The change follows the picture slowly, so that nothing flickers.
+    """Mark the frames of one video as they come. The change follows the picture slowly, so that nothing flickers.
 
     Args:
         model: hash of the model's weights, hexadecimal; the first six digits are written.
-
-    Raises:
-        UserError: that is no such hash.
     """
 
     def __init__(self, model: str) -> None:
-        if not re.fullmatch(r"[0-9a-fA-F]{6,}", model):
-            raise UserError(f"watermark {model!r}: expected {DIGITS} or more hexadecimal digits, such as 3f09a7")
-        self.model = model[:DIGITS].lower()
-        self._shape: tuple[int, ...] = ()
+        self.model, self._frames = model[:DIGITS], 0
 
     def mark(self, frame: np.ndarray) -> np.ndarray:
-        """The same change for red, green and blue, (H, W, 3) uint8 -> a new array of the same kind."""
-        if frame.shape != self._shape:
-            self._start(frame)
-        elif self._frames % EVERY == 0:
+        """Return a marked copy: the same change for red, green and blue, (H, W, 3) uint8. All frames have one size."""
+        if self._frames % EVERY == 0:
             self._follow(frame)
         self._frames += 1
         marked = np.maximum(frame, self._lowest)
@@ -97,50 +88,43 @@ class Watermark:
         marked += self._bytes
         return marked
 
-    def _start(self, frame: np.ndarray) -> None:
-        self._shape, self._frames = frame.shape, 0
-        self.grid = COARSE if min(frame.shape[:2]) < SMALL else FINE
-        pattern, words = _pattern(self.grid), _words()
-        wanted = pattern.chip * words[np.frombuffer(bytes.fromhex(self.model), np.uint8)][pattern.byte, pattern.place]
-        self._wanted, self._byte = (one.reshape(self.grid, self.grid) for one in (wanted, pattern.byte))
-        self._change = np.zeros((self.grid, self.grid), np.float32)
-        samples = _samples(frame)
-        self._cells, self._tolerance = _cells(samples, self.grid), _tolerance(samples, self.grid)
-        self._raise(FIRST)
-        self._render()
-
     def _follow(self, frame: np.ndarray) -> None:
+        if self._frames == 0:
+            self._start(min(frame.shape[:2]))
         samples, share = _samples(frame), EVERY / min(self._frames + EVERY, MEMORY)
         self._cells += share * (_cells(samples, self.grid) - self._cells)
         self._tolerance += share * (_tolerance(samples, self.grid) - self._tolerance)
-        self._raise(NEXT)
-        self._render()
+        self._raise(NEXT if self._frames else FIRST)
+        self._render(frame.shape)
+
+    def _start(self, shorter_side: int) -> None:
+        self.grid = COARSE if shorter_side < SMALL else FINE
+        pattern, words = _pattern(self.grid), _words()
+        wanted = pattern.chip * words[np.frombuffer(bytes.fromhex(self.model), np.uint8)][pattern.byte, pattern.place]
+        self._wanted, self._byte = (one.reshape(self.grid, self.grid) for one in (wanted, pattern.byte))
+        self._change, self._cells, self._tolerance = np.zeros((3, self.grid, self.grid), np.float32)
 
     def _raise(self, steps: int) -> None:
         """Gradient ascent of the agreement that the reader will find, where a byte lacks it, within the tolerance."""
-        host, squared, most = _high_pass(self._cells), self._tolerance**2, MOST * self._tolerance
+        host, squared, most = _filter(self._cells, HIGH_PASS), self._tolerance**2, MOST * self._tolerance
         change = self._change
         for _ in range(steps):
-            seen = host + _along_both(change, SEEN)
+            seen = host + _filter(change, SEEN)
             soft = seen / np.sqrt(seen**2 + SOFT**2)
             found = np.bincount(self._byte.ravel(), (self._wanted * soft).ravel(), BYTES)
             lack = np.maximum(AGREEMENT - found * BYTES / soft.size, 0).astype(np.float32)
             slope = self._wanted * lack[self._byte] * (1 - soft**2) ** 1.5
-            change = np.clip((1 - LEAK) * change + RATE * squared * _along_both(slope, SEEN), -most, most)
-            change *= min(1.0, RMS[self.grid] / _rendered_rms(change))
+            change = np.clip((1 - LEAK) * change + RATE * squared * _filter(slope, SEEN), -most, most)
+            rendered = 0.75 * math.sqrt(float(np.mean(change**2))) + 1e-9  # interpolation takes about a quarter
+            change *= min(1.0, RMS[self.grid] / rendered)
         self._change = change if steps == FIRST else self._change + np.clip(change - self._change, -SLEW, SLEW)
 
-    def _render(self) -> None:
-        height, width = self._shape[:2]
-        smooth = Image.fromarray(self._change).resize((width, height), Image.Resampling.BICUBIC)
+    def _render(self, shape: tuple[int, ...]) -> None:
+        smooth = Image.fromarray(self._change).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
         grey = np.rint(np.asarray(smooth)).astype(np.int8)
-        change = np.empty(self._shape, np.int8)
-        for channel in range(change.shape[2]):
-            change[..., channel] = grey
-        self._lowest, self._highest = (
-            (-np.minimum(change, 0)).view(np.uint8),
-            255 - np.maximum(change, 0).view(np.uint8),
-        )
+        change = np.ascontiguousarray(np.broadcast_to(grey[..., None], shape))
+        self._lowest = (-np.minimum(change, 0)).view(np.uint8)
+        self._highest = 255 - np.maximum(change, 0).view(np.uint8)
         self._bytes = change.view(np.uint8)
 
 
@@ -157,15 +141,13 @@ def read_mark(frames: Iterable[np.ndarray]) -> Reading:
     for frame in frames:
         total += _samples(frame)
         count += 1
-    if count == 0:
-        return Reading(False, None, False, 0.0, 1.0, 0.0, 0.5, 0)
-    return max((_decode(total / count, grid, count) for grid in (COARSE, FINE)), key=lambda reading: reading.z)
+    return max((_decode(total / max(count, 1), grid) for grid in RMS), key=lambda reading: reading.z)
 
 
-def _decode(samples: np.ndarray, grid: int, count: int) -> Reading:
+def _decode(samples: np.ndarray, grid: int) -> Reading:
     """The best word of each byte in the mean luma of a video."""
     pattern, words = _pattern(grid), _words()
-    seen = _high_pass(_cells(samples, grid)).ravel()
+    seen = _filter(_cells(samples, grid), HIGH_PASS).ravel()
     soft = pattern.chip * seen / np.sqrt(seen**2 + SOFT**2)
     slots = np.bincount(pattern.byte * WORD + pattern.place, soft, BYTES * WORD).reshape(BYTES, WORD)
     scores, energy = slots @ words.T, float((soft**2).sum()) + 1e-9
@@ -173,10 +155,9 @@ def _decode(samples: np.ndarray, grid: int, count: int) -> Reading:
     z = float(first.sum() / math.sqrt(energy))
     margin = float((first - second).min() / math.sqrt(energy / BYTES))
     agreement = float((soft * words[best][pattern.byte, pattern.place] > 0).mean())
-    false_alarm = min(1.0, len(RMS) * math.exp(BYTES * math.log(len(words)) - z**2 / 2))
-    found = false_alarm <= FALSE_ALARM
-    model = bytes(best.tolist()).hex() if found else None
-    return Reading(found, model, found and margin >= SURE, z, false_alarm, margin, agreement, count)
+    false_alarm = len(RMS) * math.exp(BYTES * math.log(len(words)) - z**2 / 2)
+    model = bytes(best.tolist()).hex() if false_alarm <= FALSE_ALARM else None
+    return Reading(model, model is not None and margin >= SURE, z, agreement)
 
 
 class _Pattern(NamedTuple):
@@ -226,14 +207,31 @@ def _tolerance(samples: np.ndarray, grid: int) -> np.ndarray:
     return light * np.clip(FLAT + PER_TEXTURE * texture, FLAT, TEXTURED)
 
 
-def _high_pass(cells: np.ndarray) -> np.ndarray:
-    return _along_both(cells, HIGH_PASS)
-
-
-def _along_both(cells: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+def _filter(cells: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return convolve1d(convolve1d(cells, kernel, 0, mode="nearest"), kernel, 1, mode="nearest")
 
 
-def _rendered_rms(change: np.ndarray) -> float:
-    """Of the pixels that a change becomes; interpolation takes about a quarter of it."""
-    return 0.75 * math.sqrt(float(np.mean(change**2))) + 1e-9
+def watermark(videos: list[Path], seconds: float = 10.0) -> None:
+    """Print for each video whether it carries the invisible watermark, of which model, and what its metadata say.
+
+    A video without a watermark is no error. The watermark is a note and no proof: who knows this code can remove or
+    forge it.
+
+    Args:
+        videos: files to read.
+        seconds: how much of each video is read, from its start; more helps where a video is small or much compressed.
+    """
+    failed = 0
+    for path in videos:
+        try:
+            model, sure, z, agreement = read_mark(islice(read_frames(path), max(1, round(25 * seconds))))
+            tags = read_tags(path)
+        except UserError as error:
+            log.error("%s", error)
+            failed += 1
+            continue
+        doubt = "" if sure else " (unsure: some digits may be wrong)"
+        marked = f"marked, model {model}{doubt}, agreement {agreement:.0%}" if model else "not marked"
+        sys.stdout.write(f"{path}: {marked}, z {z:.1f}; metadata: {tags.get(TAG, 'none of difftalk_pl')}\n")
+    if failed:
+        raise UserError(f"{failed} of {len(videos)} videos could not be read; the lines above say why")
