@@ -162,9 +162,7 @@ def late_claps(path, start=0.25):
     return path
 
 
-@pytest.mark.parametrize(
-    ("source_fps", "fps", "interpolation"), [(30, 25, 1), (30, "source", 1), (25, 25, 2)], ids=str
-)
+@pytest.mark.parametrize(("source_fps", "fps", "interpolation"), [(30, 25, 1), (30, "source", 1), (25, 25, 2)], ids=str)
 def test_the_clap_is_seen_when_it_is_heard(pipeline, faces, tmp_path, source_fps, fps, interpolation):
     inputs = clapper(tmp_path / "clapper.mp4", source_fps, faces), late_claps(tmp_path / "claps.mka")
     video = pipeline(*inputs, ONE_STEP, fps=fps)

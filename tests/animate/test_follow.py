@@ -1,4 +1,4 @@
-"""The square that follows a head: closed forms for its path, dots and ramps for what is cut, a drawn person for both."""
+"""The square that follows a head: closed forms for its path, ramps and dots for what is cut, and a drawn person."""
 
 import numpy as np
 import pytest
