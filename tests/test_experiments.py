@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from difftalk_pl.cli import EXPERIMENTS, DiffTalkCLI, build_cli
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
 from difftalk_pl.models.codebook import Codebook
-from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
+from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 
 EVERY = sorted(path for path in EXPERIMENTS.rglob("*.yaml") if path.name != "defaults.yaml")

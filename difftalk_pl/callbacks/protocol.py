@@ -79,7 +79,7 @@ def model(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
 
 def seen_in_training(trainer: L.Trainer, pl_module: L.LightningModule, side: str) -> list[str] | None:
     """None where nothing says who the weights were trained on: an exported folder does not."""
-    trained_on = getattr(pl_module, "trained_on", None)
+    trained_on = getattr(trainer.datamodule, "trained_on", None)  # type: ignore[attr-defined]
     judged = {clip.identity for clip in trainer.datamodule.sides[side]}  # type: ignore[attr-defined]
     return None if trained_on is None else sorted(judged & set(trained_on))
 

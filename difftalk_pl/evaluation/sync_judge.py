@@ -13,9 +13,8 @@ from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.sync import LARGEST_SHIFT
 from difftalk_pl.models.pretrained import SYNCNET, MissingWeights, file_hash, read_tensors
 from difftalk_pl.models.syncnet import LIP_FRAMES, SyncNet, audio_stream
-from difftalk_pl.training.safe_unpickling import listed, read_file
-from difftalk_pl.training.strict import load_into, refuse_not_finite
-from difftalk_pl.training.weights import ENTRY, Weights, read_weights, weights_hash
+from difftalk_pl.training.unpickling import read_file
+from difftalk_pl.training.weights import ENTRY, Weights, listed, load_into, read_weights, weights_hash
 
 COUNTER = "num_batches_tracked"  # of batch normalisation; published without
 WINDOWS = 16  # embedded at a time
@@ -94,7 +93,6 @@ class SyncJudge:
         state = read_tensors(self.path)
         counters = {name: value for name, value in network.state_dict().items() if name.endswith(COUNTER)}
         load_into(network, counters | state, self.path)
-        refuse_not_finite(state, self.path)
         digest = file_hash(self.path)
         published = digest == SYNCNET.sha256
         name = "published syncnet_v2" if published else "SyncNet of published size, another file"
@@ -106,7 +104,6 @@ class SyncJudge:
             raise UserError(
                 f"{self.path}: trained on {trained}, and {self.crop} is asked for; set sync_crop to {trained}"
             )
-        refuse_not_finite(weights.state, self.path)
         people, label = weights.config["trained_on"], weights.config["data_label"]
         name = f"trained here on {len(people)} people: {listed(people)}" + (f" ({label})" if label else "")
         return network, {"network": name}

@@ -16,8 +16,8 @@ from difftalk_pl.data.references import ReferencePolicy
 from difftalk_pl.errors import UserError
 from difftalk_pl.generation.consistency import Memory, Past, Steadiness, frame_noise, rounds
 from difftalk_pl.models.conditioning import Condition, without_sound
-from difftalk_pl.models.difftalk import DiffTalk
-from difftalk_pl.models.sampling import NoiseSchedule, sample
+from difftalk_pl.models.denoiser import DiffTalk
+from difftalk_pl.models.schedule import NoiseSchedule, sample
 from difftalk_pl.training.codec import LatentCodec
 
 Clock = Callable[[str], AbstractContextManager]  # times what happens within, under a name

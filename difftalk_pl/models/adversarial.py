@@ -1,4 +1,4 @@
-"""The adversarial part of stage 1: a patch discriminator, its losses, and the weight that balances them (VQ-GAN)."""
+"""The adversarial part of stage 1: patch discriminator, losses and adaptive weight, as in VQ-GAN."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class PatchGAN(nn.Module):
-    """One real/fake logit for every overlapping patch: image (B, C, H, W) -> (B, 1, H / 2^layers - 2, ...).
+    """One real/fake logit per overlapping patch, image (B, C, H, W) -> (B, 1, H / 2^layers - 2, ...).
 
     Three layers see patches of 70 px. The attribute is `main`, as in published checkpoints.
     """
@@ -32,7 +32,7 @@ class PatchGAN(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """As published: a discriminator that starts larger overpowers the decoder."""
+    """Initialise as published: a discriminator that starts larger overpowers the decoder."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
@@ -41,24 +41,21 @@ def _initialise(module: nn.Module) -> None:
 
 
 def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Logits of real and of reconstructed images -> the discriminator's loss; 1 when it cannot tell them apart.
-
-    In float32, also where the logits are bfloat16.
-    """
+    """Return the discriminator's loss in float32, from logits of real and reconstructed images."""
     return 0.5 * (F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean())
 
 
 def adversarial_loss(fake: Tensor) -> Tensor:
-    """Logits of reconstructions -> what the autoencoder minimises, in float32."""
+    """Return the autoencoder's adversarial loss in float32, from logits of reconstructions."""
     return -fake.float().mean()
 
 
 def adaptive_weight(
     reconstruction_loss: Tensor, generator_loss: Tensor, last_layer: Tensor, maximum: float = 1e4, scale: float = 0.75
 ) -> Tensor:
-    """Weight that lets both losses pull equally at the decoder's last layer, times `scale`; it carries no gradient.
+    """Return the weight, without gradient, at which both losses pull equally at `last_layer`, times `scale`.
 
-    Norms and their ratio are float32: in float16 the norm overflows, in bfloat16 the 1e-4 is lost.
+    Norms are float32: in float16 they overflow, in bfloat16 the 1e-4 is lost.
     """
     (reconstruction,) = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)
     (generator,) = torch.autograd.grad(generator_loss, last_layer, retain_graph=True)

@@ -20,10 +20,11 @@ _UP = {False: "UpDecoderBlock2D", True: "AttnUpDecoderBlock2D"}
 class AutoencoderConfig:
     """Sizes of the autoencoder. The defaults are the published vq-f4: 256 px images, 64 x 64 x 3 latents.
 
-    block_out_channels: width of every level; each level after the first halves the side.
-    codes: entries of the codebook.
-    mid_block_attention: self-attention at the deepest level (vq-f4-noattn has none).
-    attention_levels: which levels have self-attention in every block (vq-f8: the last); none where it is empty.
+    Args:
+        block_out_channels: width of every level; each level after the first halves the side.
+        codes: entries of the codebook.
+        mid_block_attention: self-attention at the deepest level (vq-f4-noattn has none).
+        attention_levels: levels with self-attention in every block (vq-f8: the last); empty for none.
     """
 
     block_out_channels: tuple[int, ...] = (128, 256, 512)
@@ -49,7 +50,7 @@ class AutoencoderConfig:
 
     @property
     def factor(self) -> int:
-        """How many pixels of the image's side make one cell of the latent's side."""
+        """Pixels of the image's side per cell of the latent's side."""
         return 2 ** (len(self.block_out_channels) - 1)
 
     @classmethod
@@ -58,7 +59,7 @@ class AutoencoderConfig:
 
 
 class Quantised(NamedTuple):
-    """z_q: nearest codes, gradients passed straight to z, (B, C, h, w). indices: their numbers, (B, h, w)."""
+    """z_q: nearest codes with straight-through gradients, (B, C, h, w). indices: their numbers, (B, h, w)."""
 
     z_q: Tensor
     codebook_loss: Tensor
@@ -66,7 +67,7 @@ class Quantised(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """image (B, 3, H, W); z before quantisation; loss and indices of the codebook (0 and None where it is not used)."""
+    """image (B, 3, H, W); z before quantisation; loss and indices of the codebook, 0 and None without it."""
 
     image: Tensor
     z: Tensor
@@ -94,7 +95,7 @@ class Autoencoder(nn.Module):
             scaling_factor=1.0,
             mid_block_add_attention=config.mid_block_attention,
         )
-        self.vq.quantize.sane_index_shape = True  # indices (B, h, w) in place of one flat list
+        self.vq.quantize.sane_index_shape = True  # indices (B, h, w) instead of one flat list
 
     @property
     def codes(self) -> nn.Parameter:
@@ -103,15 +104,15 @@ class Autoencoder(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The weight at which the adaptive weight of the adversarial loss compares gradients."""
+        """The weight at which the adversarial loss's adaptive weight compares gradients."""
         return self.vq.decoder.conv_out.weight
 
     def encode(self, image: Tensor) -> Tensor:
-        """image: (B, 3, H, W) in [-1, 1], sides divisible by `config.factor`. Returns z before quantisation."""
+        """Encode (B, 3, H, W) in [-1, 1], sides divisible by `config.factor`, to z before quantisation."""
         return self.vq.encode(image).latents
 
     def quantise(self, z: Tensor) -> Quantised:
-        """Nearest code for every cell of z (B, C, h, w).
+        """Replace every cell of z (B, C, h, w) by its nearest code.
 
         codebook_loss: |sg(z_q) - z|^2 + beta |z_q - sg(z)|^2, beta 0.25, on the terms as the published models had it.
         """
@@ -119,11 +120,11 @@ class Autoencoder(nn.Module):
         return Quantised(z_q, loss, indices)
 
     def decode(self, z: Tensor, quantise: bool = True) -> Tensor:
-        """z: (B, C, h, w), before quantisation unless `quantise` is False. Returns the image (B, 3, H, W)."""
+        """Decode z (B, C, h, w), before quantisation unless `quantise` is False, to an image (B, 3, H, W)."""
         return self.vq.decode(z, force_not_quantize=not quantise).sample
 
     def forward(self, image: Tensor, quantise: bool = True) -> Reconstruction:
-        """Encode and decode; without `quantise` it is a plain autoencoder, which is how a codebook is warmed up."""
+        """Encode and decode; without `quantise` as a plain autoencoder, for the codebook's warm-up."""
         z = self.encode(image)
         if not quantise:
             return Reconstruction(self.decode(z, quantise=False), z, z.new_zeros(()), None)
@@ -132,11 +133,11 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def normalise_latents(self, vectors: Tensor) -> Tensor:
-        """Give every channel of z mean 0 and deviation 1 without changing what a plain pass decodes.
+        """Give every channel of z mean 0 and deviation 1 without changing what an unquantised pass decodes.
 
-        Latents are never scaled outside of the autoencoder, and diffusion expects about unit variance; the scale is
-        moved into the two 1 x 1 convolutions around the codebook. Not in the paper. Call it before k-means.
-        vectors: (N, C), cells of z. Returns them normalised.
+        Diffusion expects about unit variance and latents are never scaled outside, so the scale is moved into the 1 x 1
+        convolutions around the codebook. Not in the paper. Call it before k-means. vectors: cells of z, (N, C).
+        Returns them normalised.
         """
         mean, deviation = vectors.mean(0), vectors.std(0).clamp(min=1e-6)
         before, after = self.vq.quant_conv, self.vq.post_quant_conv
@@ -147,11 +148,9 @@ class Autoencoder(nn.Module):
         return (vectors - mean) / deviation
 
     @torch.no_grad()
-    def initialise_codebook(self, vectors: Tensor, seed: int = 0, iterations: int = 10) -> None:
-        """Make the codebook the k-means centres of encoder outputs.
+    def initialise_codebook(self, vectors: Tensor, seed: int = 0) -> None:
+        """Set the codebook to k-means centres of encoder outputs (N, C); the uniform start leaves most codes unused.
 
-        The uniform start packs all codes into a corner of 1 / codes, and most are then never used.
-        vectors: (N, C), cells of z. Raises ValueError with fewer distinct vectors than codes.
+        Raises UserError with fewer distinct vectors than codes.
         """
-        centres = kmeans(vectors.detach().float().cpu().numpy(), self.config.codes, seed, iterations)
-        self.codes.copy_(torch.from_numpy(centres))
+        self.codes.copy_(torch.from_numpy(kmeans(vectors.detach().float().cpu().numpy(), self.config.codes, seed)))

@@ -1,4 +1,4 @@
-"""What the denoiser is told: speech and landmarks as cross-attention context, two latents as extra channels."""
+"""Conditions of the denoiser: speech and landmarks as cross-attention context, two latents as extra channels."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +18,7 @@ SCORED_WIDTH = 32  # channels of the audio code that the smoothing weights are c
 
 
 class Condition(NamedTuple):
-    """context: tokens for cross-attention, (B, N, 128). concat: z_masked then z_reference, (B, 6, h, w)."""
+    """context: tokens for cross-attention, (B, N, 128). concat: z_masked, then z_reference, (B, 6, h, w)."""
 
     context: Tensor
     concat: Tensor
@@ -28,15 +28,16 @@ class Condition(NamedTuple):
 class ConditioningConfig:
     """How audio and landmarks become a condition.
 
-    audio_channels: channels C of an audio feature step (DeepSpeech logits: 29).
-    context: `single` joins audio and landmark code into one token, as released; `tokens` gives one per audio step or
-        frame and one per group of landmarks (models/tokens.py).
-    audio_tokens: what a token of speech is for `tokens`: one of 30 steps of 20 ms, or one of 8 frames.
-    joint: every token of `tokens` adds its own to the code that is the single token; without, it is its own alone.
-    smoothing: frames before and after the target whose speech is seen; the windows must be cut so (data.smoothing).
-    landmark_scale: factor on landmarks, which arrive as fractions of the side. The released code feeds pixels of a
-        256 px frame; numbers around 150 train badly in small models, for which 1.0 or so is better.
-    landmark_centre: subtracted from the fractions before scaling. Not in the paper: 0.0 is as released.
+    Args:
+        audio_channels: channels C of an audio feature step (DeepSpeech logits: 29).
+        context: single joins audio and landmark code into one token, as released; tokens has one per audio step or
+            frame and one per group of landmarks (models/tokens.py).
+        audio_tokens: for tokens: one token per step of 20 ms (30), or per frame (8).
+        joint: for tokens: add the single token's code to every token.
+        smoothing: frames before and after the target whose audio is seen.
+        landmark_scale: factor on landmarks, which arrive as fractions of the side; as released, pixels of a 256 px
+            frame. Small models train better with about 1.
+        landmark_centre: subtracted from the fractions before scaling; 0 as released.
     """
 
     audio_channels: int = 29
@@ -53,22 +54,22 @@ class ConditioningConfig:
 
     @property
     def frames(self) -> int:
-        """How many frames' windows there are: those before, the target itself, those after."""
+        """Number of frames whose audio is seen, the target included."""
         return sum(self.smoothing) + 1
 
 
 def scaled_landmarks(landmarks: Tensor, config: ConditioningConfig) -> Tensor:
-    """Fractions of the side as the networks take them."""
+    """Scale landmarks from fractions of the side to the networks' range."""
     return (landmarks - config.landmark_centre) * config.landmark_scale
 
 
 def without_sound(audio: Tensor) -> Tensor:
-    """Windows that say nothing, for guidance: zeros, as they stand beyond a clip's ends. Any shape."""
+    """Return silent audio windows of the same shape: zeros, as beyond a clip's ends."""
     return torch.zeros_like(audio)
 
 
 class AudioEncoder(nn.Module):
-    """One window of 16 feature steps -> one code: (N, 16, C) -> (N, 64). The AudioNet of AD-NeRF, as released."""
+    """One window of 16 feature steps to one code, (N, 16, C) -> (N, 64). AD-NeRF's AudioNet, as released."""
 
     def __init__(self, channels: int = 29) -> None:
         super().__init__()
@@ -86,9 +87,9 @@ class AudioEncoder(nn.Module):
 
 
 class AudioSmoothing(nn.Module):
-    """Learned weights over neighbouring frames: (B, 8, 64) -> (B, 64), 8 by default. Paper, section 3.2.
+    """Learned average over neighbouring frames, (B, 8, 64) -> (B, 64). Paper, section 3.2.
 
-    The weights see half of the channels only, yet all 64 are averaged: so the released network has it.
+    As released, the weights are computed from half of the channels.
     """
 
     def __init__(self, frames: int = sum(AROUND) + 1) -> None:
@@ -106,7 +107,7 @@ class AudioSmoothing(nn.Module):
 
 
 class LandmarkEncoder(nn.Module):
-    """The face without its mouth -> one code: (B, 39, 2) -> (B, 64), as released."""
+    """Landmarks without the mouth to one code, (B, 39, 2) -> (B, 64), as released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +124,7 @@ class LandmarkEncoder(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """E_A and E_L of the paper as one token, and the latents beside it. Learns together with the denoiser."""
+    """E_A and E_L of the paper as one token, and the two latents. Trained together with the denoiser."""
 
     def __init__(self, config: ConditioningConfig | None = None) -> None:
         super().__init__()
@@ -131,25 +132,22 @@ class Conditioning(nn.Module):
         self.audio = AudioEncoder(config.audio_channels)
         self.smoothing = AudioSmoothing(config.frames)
         self.landmarks = LandmarkEncoder()
-
-    @property
-    def context_width(self) -> int:
-        return 2 * CODE_WIDTH
+        self.context_width = 2 * CODE_WIDTH
 
     def encode_audio(self, audio: Tensor) -> Tensor:
-        """audio: windows of features around 8 frames, (B, 8, 16, C) -> (B, 64)."""
+        """Encode windows of features around 8 frames, (B, 8, 16, C) -> (B, 64)."""
         codes = self.audio(rearrange(audio, "b frames steps c -> (b frames) steps c"))
         return self.smoothing(rearrange(codes, "(b frames) c -> b frames c", frames=audio.shape[1]))
 
     def encode_landmarks(self, landmarks: Tensor) -> Tensor:
-        """landmarks: fractions of the side, (B, 39, 2) -> (B, 64)."""
+        """Encode landmarks in fractions of the side, (B, 39, 2) -> (B, 64)."""
         return self.landmarks(scaled_landmarks(landmarks, self.config))
 
     def code(self, audio: Tensor, landmarks: Tensor) -> Tensor:
-        """[a; l] of the paper, (B, 1, 128)."""
+        """Return [a; l] of the paper, (B, 1, 128)."""
         code = torch.cat([self.encode_audio(audio), self.encode_landmarks(landmarks)], dim=1)
         return rearrange(code, "b c -> b 1 c")
 
     def forward(self, audio: Tensor, landmarks: Tensor, z_masked: Tensor, z_reference: Tensor) -> Condition:
-        """audio (B, 8, 16, C), landmarks (B, 39, 2), both latents (B, 3, h, w)."""
+        """Encode audio (B, 8, 16, C) and landmarks (B, 39, 2); both latents are (B, 3, h, w)."""
         return Condition(self.code(audio, landmarks), torch.cat([z_masked, z_reference], dim=1))

@@ -1,4 +1,4 @@
-"""Configuration dataclasses to plain dictionaries and back, because checkpoints store nothing that needs unpickling."""
+"""Configuration dataclasses from plain dictionaries, because checkpoints store nothing that needs unpickling."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -8,14 +8,12 @@ T = TypeVar("T")
 
 
 def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build the dataclass `kind` from nested plain dictionaries; lists become tuples, so JSON and YAML will do.
+    """Build the dataclass `kind` from nested plain dictionaries; lists become tuples, missing keys keep their defaults.
 
-    Missing keys keep their defaults. Raises ValueError that names every key `kind` does not have: a misspelt or a
-    newer setting must not be dropped in silence.
+    Raises ValueError that names the keys which `kind` does not have.
     """
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
+    if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"{kind.__name__} has no {', '.join(map(repr, unknown))}: it knows {', '.join(known)}")
     hints = get_type_hints(kind)
     return kind(**{key: _restore(hints[key], value) for key, value in values.items()})

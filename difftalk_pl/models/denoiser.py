@@ -1,22 +1,27 @@
-"""The network that predicts the noise: UNet2DConditionModel of diffusers in the sizes of the released model."""
+"""The conditional denoiser: all that stage 2 trains, averages, stores and loads."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from difftalk_pl.errors import UserError
-from difftalk_pl.models.conditioning import Condition
+from difftalk_pl.models.conditioning import Condition, ConditioningConfig
+from difftalk_pl.models.configuration import from_dict
+from difftalk_pl.models.tokens import build_conditioning
 
 
 @dataclass
 class DenoiserConfig:
-    """Sizes of the denoiser; one entry a level, each level after the first at half the side.
+    """Sizes of the UNet, one entry a level; each level after the first has half the side.
 
-    attention_levels: which levels attend to themselves and to the context; the middle always does.
-    heads: number of attention heads per level, also where a level has no attention.
-    in_channels: z_t, z_masked and z_reference on top of each other.
+    Args:
+        attention_levels: levels with self- and cross-attention; the middle block always has both.
+        heads: attention heads per level, also where a level has no attention.
+        in_channels: z_t, z_masked and z_reference.
     """
 
     block_out_channels: tuple[int, ...] = (256, 512, 768, 1024)
@@ -35,7 +40,7 @@ class DenoiserConfig:
                 raise UserError(
                     f"denoiser.{name} is {getattr(self, name)}: expected {levels} entries, as block_out_channels has"
                 )
-        for width, heads in zip(self.block_out_channels, self.heads, strict=True):
+        for width, heads in zip(self.block_out_channels, self.heads):
             if width % heads or width % self.norm_num_groups:
                 raise UserError(
                     f"denoiser: a level of {width} channels cannot be split into {heads} heads and "
@@ -43,8 +48,20 @@ class DenoiserConfig:
                 )
 
 
+@dataclass
+class DiffTalkConfig:
+    """The defaults are the released model, with 530.15 M parameters in the denoiser."""
+
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "DiffTalkConfig":
+        return from_dict(cls, values)
+
+
 def build_denoiser(config: DenoiserConfig) -> UNet2DConditionModel:
-    """Everything not set here is the default of diffusers, which is what the released network needs."""
+    """Build the UNet. Everything not set here is diffusers' default, which the released network needs."""
     with_attention = config.attention_levels
     return UNet2DConditionModel(
         in_channels=config.in_channels,
@@ -60,6 +77,29 @@ def build_denoiser(config: DenoiserConfig) -> UNet2DConditionModel:
 
 
 def predict_noise(unet: UNet2DConditionModel, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-    """Noise in z_t (B, 3, h, w) at the timesteps t, (B,) or a scalar; h and w divisible by 2^(levels - 1)."""
+    """Predict the noise in z_t (B, 3, h, w) at timesteps t (B,); h and w divisible by 2^(levels - 1)."""
     stacked = torch.cat([z_t, condition.concat], dim=1)
     return unet(stacked, t, encoder_hidden_states=condition.context).sample
+
+
+class DiffTalk(nn.Module):
+    """Noise prediction from a noisy latent and a condition."""
+
+    def __init__(self, config: DiffTalkConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DiffTalkConfig()
+        self.conditioning = build_conditioning(config.conditioning)
+        if config.denoiser.context_width != self.conditioning.context_width:
+            raise UserError(
+                f"denoiser.context_width is {config.denoiser.context_width}: "
+                f"the conditioning makes tokens of {self.conditioning.context_width}"
+            )
+        self.denoiser = build_denoiser(config.denoiser)
+
+    def condition(self, audio: Tensor, landmarks: Tensor, z_masked: Tensor, z_reference: Tensor) -> Condition:
+        """Encode the inputs once per window; see `Conditioning.forward`. The condition is the same at all timesteps."""
+        return self.conditioning(audio, landmarks, z_masked, z_reference)
+
+    def forward(self, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Predict the noise in z_t (B, 3, h, w) at timesteps t (B,)."""
+        return predict_noise(self.denoiser, z_t, t, condition)

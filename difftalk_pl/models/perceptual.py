@@ -1,13 +1,11 @@
-"""LPIPS: how different two pictures look to a network trained on ImageNet; for stage 1's loss and for measures.
+"""LPIPS 0.1: how different two pictures look to a network trained on ImageNet.
 
-Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018; version 0.1. The
-convolutions bear torchvision's names and the heads torchmetrics' names, so that their files load strictly; torchvision
-itself is not needed.
+Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018. Convolutions have
+torchvision's names and heads torchmetrics' names, so that their files load strictly without torchvision.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -65,9 +63,8 @@ def _squeezenet() -> list[nn.Module]:
     ]
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """Layers under torchvision's numbers, what is looked at and how many channels that has."""
+class Backbone(NamedTuple):
+    """Layers in torchvision's numbering, the numbers of the compared ones, and their channels."""
 
     layers: Callable[[], list[nn.Module]]
     taps: tuple[int, ...]
@@ -82,12 +79,10 @@ BACKBONES: dict[Network, Backbone] = {
 
 
 class LPIPS(nn.Module):
-    """Frozen distance of pictures in [-1, 1]; gradients flow to the pictures, never to the weights.
+    """Frozen distance of pictures in [-1, 1], with gradients to the pictures only.
 
-    Pictures in [0, 1] give smaller distances and cannot be told from bright ones: nothing here refuses them.
-
-    Args:
-        network: alex is the authors' choice as a measure, vgg the usual one as a loss.
+    Pictures in [0, 1] give smaller distances and are not detected. alex is the authors' choice as a measure, vgg the
+    usual one as a loss.
     """
 
     shift: Tensor
@@ -104,24 +99,24 @@ class LPIPS(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "LPIPS":
-        """Stays in evaluation, whatever the module around it does."""
+        """Stay in evaluation mode, whatever the parent module does."""
         return super().train(False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] twice -> (B,): 0 for equal pictures, seldom above 1."""
+        """Return the distances (B,) of (B, 3, H, W) in [-1, 1]: 0 for equal pictures, seldom above 1."""
         return torch.stack([layer.mean((1, 2, 3)) for layer in self.layers(x, y)]).sum(0)
 
     def layers(self, x: Tensor, y: Tensor) -> list[Tensor]:
-        """Where the pictures differ: a map (B, 1, h, w) for every tap, whose means sum up to the distance.
+        """Return a map of differences (B, 1, h, w) per tap; their means sum up to the distance.
 
-        Features follow autocast, their comparison is in 32 bits at least.
+        Features follow autocast; their comparison has at least 32 bits.
         """
         pairs = list(zip(self._unit_features(x), self._unit_features(y)))
         with torch.autocast(x.device.type, enabled=False):
             return [head((one - other).square()) for head, (one, other) in zip(self.heads, pairs)]
 
     def _unit_features(self, image: Tensor) -> list[Tensor]:
-        """Features of every tap, of length 1 at every place."""
+        """Return every tap's features, of length 1 at every place."""
         found, h = [], (image - self.shift) / self.scale
         for number, layer in enumerate(self.features):
             h = layer(h)
@@ -132,7 +127,7 @@ class LPIPS(nn.Module):
 
 
 def published_state(backbone: Mapping[str, Tensor], heads: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of `LPIPS` from torchvision's of a backbone, less its classifier, and torchmetrics' of the heads."""
+    """Combine torchvision's state dict of a backbone, without its classifier, and torchmetrics' of the heads."""
     state = {name: value for name, value in backbone.items() if not name.startswith("classifier.")}
     for name, value in heads.items():  # lin0.model.1.weight
         layer, _, rest = name.partition(".")

@@ -1,18 +1,21 @@
-"""How much noise every timestep carries, for training and for every scheduler that samples."""
+"""The noise schedule, DDIM as published, and masked sampling with any scheduler of diffusers."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import diffusers
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler, DDIMSchedulerOutput
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from difftalk_pl.errors import UserError
-from difftalk_pl.models.ddim import DDIM
 
-# Short names, the class of diffusers, and what it needs here. "trailing" always starts at the last timestep and sees
-# whole timesteps only, whatever the number of steps.
+OFFSET = 1  # the published DDIM never visits t = 0
+# Short names, the class of diffusers and its options. "trailing" always starts at the last timestep.
 TRAILING = {"timestep_spacing": "trailing"}
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddpm": ("DDPMScheduler", TRAILING),
@@ -26,14 +29,21 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "heun": ("HeunDiscreteScheduler", TRAILING),
     "lms": ("LMSDiscreteScheduler", TRAILING),
 }
+# The add_noise of KDPM2 ignores that every second evaluation lies between two timesteps (diffusers 0.42).
+WITHOUT_MASK = ("KDPM2DiscreteScheduler",)
+# These look back at steps that a start in the middle leaves out.
+ONLY_WHOLE = ("HeunDiscreteScheduler", "LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "PNDMScheduler")
 
 
 @dataclass
 class NoiseSchedule:
-    """betas of the forward process; the defaults are the released ones.
+    """Betas of the forward process; the defaults are the released ones.
 
-    kind: `scaled_linear` has square roots of beta evenly spaced (latent diffusion calls this "linear"),
-        `linear` the betas themselves.
+    Args:
+        steps: number of timesteps.
+        start: first beta.
+        end: last beta.
+        kind: scaled_linear has evenly spaced square roots of beta (LDM calls it "linear"), linear the betas themselves.
     """
 
     steps: int = 1000
@@ -51,61 +61,175 @@ class NoiseSchedule:
     @cached_property
     def betas(self) -> Tensor:
         """(steps,) float64."""
-        if self.kind == "scaled_linear":
-            return torch.linspace(self.start**0.5, self.end**0.5, self.steps, dtype=torch.float64) ** 2
         if self.kind == "linear":
             return torch.linspace(self.start, self.end, self.steps, dtype=torch.float64)
-        raise ValueError(f"kind of noise schedule is {self.kind!r}: expected 'scaled_linear' or 'linear'")
+        return torch.linspace(self.start**0.5, self.end**0.5, self.steps, dtype=torch.float64) ** 2
 
     @cached_property
     def alphas_cumprod(self) -> Tensor:
-        """Share of the signal's variance that is left at every timestep, (steps,) float64."""
+        """Remaining share of the signal's variance at every timestep, (steps,) float64."""
         return (1 - self.betas).cumprod(0)
 
     def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """q(z_t | z): z and noise (B, C, h, w), t (B,) in 0 ... steps - 1."""
+        """Return q(z_t | z): z and noise (B, C, h, w), t (B,) in 0 ... steps - 1."""
         scales = torch.stack([self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()]).to(z.dtype)
         signal, spread = scales.to(z.device)[:, t].view(2, -1, *[1] * (z.ndim - 1))
         return signal * z + spread * noise
 
     def scheduler(self, name: str = "ddim", **options: Any) -> Any:
-        """A scheduler of this schedule, by short name or by the name of its class in diffusers.
+        """Return a scheduler of this schedule, by short name or by the name of its class in diffusers.
 
-        options go to its constructor. Raises UserError for a name or an option that does not exist.
+        Args:
+            options: of its constructor.
+
+        Raises:
+            UserError: there is no such scheduler, or it cannot use this schedule.
         """
         if name == "ddim":
-            return _construct(DDIM, {"betas": self.betas}, options, name)
+            return DDIM(self.betas, **options)
         class_name, preset = SCHEDULERS.get(name, (name, {}))
-        kind = _scheduler_class(class_name)
-        accepted = inspect.signature(kind).parameters
+        accepted = inspect.signature(getattr(diffusers, class_name, object)).parameters
         if "trained_betas" not in accepted:
-            raise UserError(f"scheduler {name!r} cannot use this noise schedule: choose one of {_names()}")
-        common = {
-            "num_train_timesteps": self.steps,
-            "trained_betas": self.betas.tolist(),
-            "clip_sample": False,  # latents are not confined to [-1, 1]
-        }
-        given = {key: value for key, value in common.items() if key in accepted}
-        return _construct(kind, given, {**preset, **options}, name)
+            raise UserError(
+                f"no scheduler {name!r}: choose ddim, {', '.join(SCHEDULERS)}, or a scheduler class of diffusers that "
+                "takes trained_betas"
+            )
+        common = {"num_train_timesteps": self.steps, "trained_betas": self.betas.tolist()}
+        if "clip_sample" in accepted:
+            common["clip_sample"] = False  # latents are not confined to [-1, 1]
+        return getattr(diffusers, class_name)(**{**common, **preset, **options})
 
 
-def _construct(kind: type, given: dict[str, Any], options: dict[str, Any], name: str) -> Any:
-    accepted = [key for key in inspect.signature(kind).parameters if key != "betas"]
-    unknown = sorted(set(options) - set(accepted))
-    if unknown:
-        raise UserError(f"scheduler {name!r} has no option {unknown[0]!r}: it has {', '.join(sorted(accepted))}")
-    return kind(**{**given, **options})
+class DDIM(DDIMScheduler):
+    """The DDIM of diffusers, with two corrections.
+
+    - Timesteps span the schedule for any number of steps; the stock scheduler starts too low (600 of 1000 steps) or
+      past the end (1000 steps). For divisors of T below T they are the published ones: 1, 1 + T/S, 1 + 2T/S, ...
+    - Betas are float64; single precision costs about 1e-5 of accuracy over 200 steps.
+
+    As published, the last step ends at the noise of t = 0; with `set_alpha_to_one` at none.
+    With eps the predicted noise and a = alphas_cumprod, going from t to s (Song et al., equation 12):
+        x0 = (x_t - sqrt(1 - a_t) eps) / sqrt(a_t)
+        x_s = sqrt(a_s) x0 + sqrt(1 - a_s - sigma^2) eps + sigma noise
+        sigma = eta sqrt((1 - a_s) / (1 - a_t)) sqrt(1 - a_t / a_s)
+    """
+
+    def __init__(self, betas: Tensor, set_alpha_to_one: bool = False) -> None:
+        super().__init__(
+            num_train_timesteps=len(betas), trained_betas=betas.tolist(), clip_sample=False, steps_offset=OFFSET
+        )
+        self.betas = betas.double()
+        self.alphas = 1 - self.betas
+        self.alphas_cumprod = self.alphas.cumprod(0)
+        self.final_alpha_cumprod = self.alphas_cumprod.new_ones(()) if set_alpha_to_one else self.alphas_cumprod[0]
+
+    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        total = len(self.betas)
+        ascending = torch.arange(num_inference_steps) * total // num_inference_steps
+        ascending += min(OFFSET, total - 1 - int(ascending[-1]))
+        self.num_inference_steps = num_inference_steps  # type: ignore[assignment]
+        self.timesteps = ascending.flip(0).to(device)
+        self._previous = dict(zip(ascending[1:].tolist(), self.alphas_cumprod[ascending[:-1]], strict=True))
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        # the stock method would move the float64 table to the device, which not every device can hold
+        alpha = self.alphas_cumprod[timesteps.cpu()].view(-1, *[1] * (original_samples.ndim - 1))
+        signal, spread = (scale.to(original_samples) for scale in (alpha.sqrt(), (1 - alpha).sqrt()))
+        return signal * original_samples + spread * noise
+
+    def step(  # type: ignore[override]
+        self,
+        model_output: Tensor,
+        timestep: int | Tensor,
+        sample: Tensor,
+        eta: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> DDIMSchedulerOutput:
+        """Step from `timestep` to the next lower one of `set_timesteps`."""
+        here = self.alphas_cumprod[int(timestep)]
+        there = self._previous.get(int(timestep), self.final_alpha_cumprod)
+        x_start = (sample - (1 - here).sqrt().item() * model_output) / here.sqrt().item()
+        sigma = eta * ((1 - there) / (1 - here) * (1 - here / there)).clamp(min=0).sqrt()
+        previous = there.sqrt().item() * x_start + (1 - there - sigma**2).sqrt().item() * model_output
+        if eta > 0:
+            fresh = randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
+            previous = previous + sigma.item() * fresh
+        return DDIMSchedulerOutput(prev_sample=previous, pred_original_sample=x_start)
 
 
-def _scheduler_class(name: str) -> type:
-    import diffusers.schedulers
-    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+@torch.no_grad()
+def sample(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    noise: Tensor,
+    *,
+    scheduler: Any,
+    steps: int,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+    previous: Tensor | None = None,
+    start: float = 1.0,
+) -> Tensor:
+    """Denoise `noise` (B, C, h, w) in `steps` steps of a `NoiseSchedule.scheduler`.
 
-    kind = getattr(diffusers.schedulers, name, None)
-    if isinstance(kind, type) and issubclass(kind, SchedulerMixin):
-        return kind
-    raise UserError(f"no scheduler {name!r}: choose one of {_names()}, or the name of a scheduler class of diffusers")
+    Args:
+        predict: (z_t, t) -> noise in z_t, with t (B,) and z_t scaled as in training.
+        known, mask: latent (B, C, h, w), and mask (B, 1, h, w) with 1 where the latent is generated. Before every step
+            the rest is replaced by the known latent at that step's noise level, after the last step by the known
+            latent itself. It always gets the starting noise (not in the paper: the published sampler draws fresh).
+        eta: 0 deterministic, 1 as random as DDPM, with fresh noise from `generator`; for DDIM only.
+        previous, start: a latent to start from, with noise added, leaving out all but this share of the steps.
+
+    Raises:
+        UserError: the scheduler cannot do that.
+    """
+    kind = type(scheduler).__name__
+    partial = previous is not None and start < 1
+    if known is not None and kind in WITHOUT_MASK:
+        raise UserError(f"{kind} cannot hold a known latent: choose another scheduler")
+    if partial and kind in ONLY_WHOLE:
+        raise UserError(f"{kind} cannot start in the middle: leave steadiness.start at 1")
+    accepted = inspect.signature(scheduler.step).parameters
+    if eta and "eta" not in accepted:
+        raise UserError(f"{kind} has no eta: set eta to 0 or use ddim")
+    extra = {key: value for key, value in {"eta": eta, "generator": generator}.items() if key in accepted}
+    timesteps = _timesteps(scheduler, steps, noise.device)
+    if partial:
+        timesteps = _last_part(scheduler, timesteps, start)
+        z = scheduler.add_noise(previous, noise, timesteps[:1])
+    else:
+        z = noise * scheduler.init_noise_sigma
+    for t in timesteps:
+        if known is not None and mask is not None:
+            z = torch.where(mask > 0.5, z, scheduler.add_noise(known, noise, t[None]))
+        prediction = predict(scheduler.scale_model_input(z, t), t.expand(len(z)))
+        z = scheduler.step(prediction, t, z, **extra).prev_sample
+    return z if known is None or mask is None else torch.where(mask > 0.5, z, known)
 
 
-def _names() -> str:
-    return ", ".join(("ddim", *SCHEDULERS))
+def _last_part(scheduler: Any, timesteps: Tensor, share: float) -> Tensor:
+    skipped = len(timesteps) - max(round(share * len(timesteps)), 1)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(skipped)
+    return timesteps[skipped:]
+
+
+def _timesteps(scheduler: Any, steps: int, device: torch.device) -> Tensor:
+    """Return the timesteps, highest first; some schedulers silently leave the range or start far below its end."""
+    total = scheduler.config.num_train_timesteps
+    if not 1 <= steps <= total:
+        raise UserError(f"steps is {steps}: expected 1 to {total}, the steps of the noise schedule")
+    scheduler.set_timesteps(steps, device=device)
+    if scheduler.timesteps.min() < 0:  # rounding gives "trailing" one step too many for 62 of 1000 numbers of steps
+        scheduler.register_to_config(timestep_spacing="linspace")
+        scheduler.set_timesteps(steps, device=device)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)  # add_noise then takes the noise of the current step, also where t repeats
+    highest, lowest = float(scheduler.timesteps.max()), float(scheduler.timesteps.min())
+    if lowest < 0 or not total - 1 - total / steps <= highest < total:
+        raise UserError(
+            f"{type(scheduler).__name__} spreads {steps} steps over t = {lowest:g} to {highest:g} of {total}: "
+            f"choose a divisor of {total} below {total}, or another scheduler"
+        )
+    return scheduler.timesteps

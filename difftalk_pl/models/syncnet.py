@@ -1,6 +1,6 @@
-"""SyncNet: lips and speech as points of one space, near each other where they belong together.
+"""SyncNet: lips and speech as embeddings in one space, close together where they are in sync.
 
-Chung and Zisserman, "Out of time: automated lip sync in the wild". The default sizes and all names are those of the
+Chung and Zisserman, "Out of time: automated lip sync in the wild". Default sizes and all names are those of the
 published `syncnet_v2.model`; smaller ones train on a CPU.
 """
 
@@ -11,10 +11,12 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from difftalk_pl.errors import UserError
+
 LIP_FRAMES = 5  # of a window, 0.2 s
 MFCC_SHAPE = (13, 20)  # coefficients; steps of 10 ms, 0.2 s
-CODE = 512  # what convolutions leave of a window, at the published width
-SMALLEST_SIDE = 51  # below it nothing is left for the last convolution
+CODE = 512  # channels after the convolutions, at the published width
+SMALLEST_SIDE = 51  # of frames; below it the last convolution has no input
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,19 @@ class SyncNetConfig:
     normalise: bool = False
 
     def __post_init__(self) -> None:
-        if self.side < SMALLEST_SIDE:
-            raise ValueError(f"syncnet.side {self.side}: expected {SMALLEST_SIDE} or more")
-        if min(self.channels(64), self.embedding) < 1:
-            raise ValueError(
-                f"syncnet.width {self.width}, embedding {self.embedding}: expected channels in every layer"
+        if self.side < SMALLEST_SIDE or min(self.channels(64), self.embedding) < 1:
+            raise UserError(
+                f"syncnet.side {self.side}, width {self.width}, embedding {self.embedding}: expected a side of "
+                f"{SMALLEST_SIDE} or more and channels in every layer"
             )
 
     def channels(self, published: int) -> int:
-        """Channels of a layer that has so many in the published network."""
+        """Scale a layer's published number of channels."""
         return round(self.width * published)
 
     @property
     def last_kernel(self) -> int:
-        """The side of what reaches the last lip convolution: 6 of 224."""
+        """The side of the input of the last lip convolution, 6 for 224."""
         side = (self.side - 7) // 2 + 1
         side = (side - 3) // 2 + 1
         side = (side + 2 - 5) // 2 + 1
@@ -56,10 +57,9 @@ class SyncNetConfig:
 
 
 class SyncNet(nn.Module):
-    """Two networks that share nothing. Whoever judges with them freezes them: batch normalisation over the judged clip
-    would change the judge.
+    """Two separate networks under the published names, so that a published file loads strictly.
 
-    The names are the published ones, so that a published file loads strictly.
+    Freeze it before judging: batch normalisation over the judged clip would change the judge.
     """
 
     def __init__(self, config: SyncNetConfig = SyncNetConfig()) -> None:
@@ -71,36 +71,26 @@ class SyncNet(nn.Module):
         self.netcnnlip = _lip_layers(config)
 
     def freeze(self) -> "SyncNet":
-        """For judging: evaluation mode and no gradients of its own; gradients to its inputs flow."""
+        """Set evaluation mode without gradients of the weights; gradients to the inputs flow."""
         return self.eval().requires_grad_(False)
 
     def embed_audio(self, mfcc: Tensor) -> Tensor:
-        """mfcc: 13 coefficients in 20 steps of 10 ms, not normalised, (B, 1, 13, 20) -> (B, C)."""
-        if mfcc.dim() != 4 or mfcc.shape[1:] != (1, *MFCC_SHAPE):
-            raise ValueError(f"mfcc is {tuple(mfcc.shape)}: expected (B, 1, 13, 20)")
+        """Embed 13 coefficients in 20 steps of 10 ms, not normalised, (B, 1, 13, 20) -> (B, C)."""
         return self._finish(self.netfcaud(rearrange(self.netcnnaud(mfcc), "b c 1 1 -> b c")))
 
     def embed_lips(self, lips: Tensor) -> Tensor:
-        """lips: five frames, BGR, 0 to 255, (B, 3, 5, side, side) -> (B, C)."""
-        side = self.config.side
-        if lips.dim() != 5 or lips.shape[1:] != (3, LIP_FRAMES, side, side):
-            raise ValueError(f"lips are {tuple(lips.shape)}: expected (B, 3, {LIP_FRAMES}, {side}, {side})")
+        """Embed windows of five frames, BGR, 0 to 255, (B, 3, 5, side, side) -> (B, C)."""
         return rearrange(self._embed_windows(lips), "b 1 c -> b c")
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """All windows of five among consecutive frames: (T, 3, side, side) BGR, 0 to 255 -> (T - 4, C).
+        """Embed all windows of five consecutive frames, (T, 3, side, side) BGR, 0 to 255 -> (T - 4, C).
 
-        Only the first layer looks along time, and it does not pad. So running over a stretch of frames gives what
-        every window alone would give, without a copy of a frame for each window that it is in.
+        Only the first layer looks along time, and it does not pad: the result equals that of single windows.
         """
-        side = self.config.side
-        if frames.dim() != 4 or frames.shape[1:] != (3, side, side) or len(frames) < LIP_FRAMES:
-            expected = f"(T, 3, {side}, {side}) with T >= {LIP_FRAMES}"
-            raise ValueError(f"frames are {tuple(frames.shape)}: expected {expected}")
         return rearrange(self._embed_windows(rearrange(frames, "t c h w -> 1 c t h w")), "1 t c -> t c")
 
     def embed_stretches(self, frames: Tensor) -> Tensor:
-        """The same for several stretches at once: (B, T, 3, side, side) -> (B, T - 4, C)."""
+        """Embed the windows of several stretches, (B, T, 3, side, side) -> (B, T - 4, C)."""
         return self._embed_windows(rearrange(frames, "b t c h w -> b c t h w"))
 
     def _embed_windows(self, video: Tensor) -> Tensor:
@@ -163,11 +153,7 @@ def _lip_layers(config: SyncNetConfig) -> nn.Sequential:
 
 @torch.no_grad()
 def audio_stream(net: SyncNet, mfcc: Tensor, batch: int = 64) -> Tensor:
-    """Embeddings of a clip's speech: windows of MFCC, (N, 13, 20) -> (N, C) on the CPU."""
-    chunks = [rearrange(chunk, "n c steps -> n 1 c steps") for chunk in mfcc.split(batch)]
-    return torch.cat([net.embed_audio(_place(chunk, net)).cpu() for chunk in chunks])
-
-
-def _place(values: Tensor, net: SyncNet) -> Tensor:
+    """Embed a clip's speech in batches of MFCC windows, (N, 13, 20) -> (N, C) on the CPU."""
     weight = next(net.parameters())
-    return values.to(weight.device, weight.dtype)
+    windows = rearrange(mfcc, "n c steps -> n 1 c steps").to(weight.device, weight.dtype)
+    return torch.cat([net.embed_audio(chunk).cpu() for chunk in windows.split(batch)])

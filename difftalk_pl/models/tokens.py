@@ -1,11 +1,8 @@
-"""`context: tokens`: speech and landmarks as a sequence that the denoiser can attend to.
+"""Conditioning with several tokens (`context: tokens`). Not in the paper.
 
-With the single token of the released model the softmax runs over one key and is 1, so that the queries, the keys and
-their norm cannot matter. Not in the paper.
-
-Attention that starts even over many tokens blurs them, and has to learn where to look before it can learn what to do:
-so every token carries the joint code of the single one, and adds its own from zero. At its start the model is that with
-a single token.
+With the released model's single token the softmax has one key, so that queries, keys and their norm have no effect.
+Even attention over many tokens blurs them at first: with `joint`, every token adds its own part, which starts at zero,
+to the code of the single token, so that training starts from the single-token model.
 """
 
 import torch
@@ -25,8 +22,7 @@ from difftalk_pl.models.conditioning import (
 TOKEN_WIDTH = 2 * CODE_WIDTH
 WINDOW = 16  # steps of a frame's window; the next frame's begins 2 steps later
 POSITION_DEVIATION = 0.02  # of the learned positions at the start
-# Places among the 39 landmarks without the mouth: both ends of the jaw, brows, nose, eyes.
-GROUPS = {
+GROUPS = {  # places among the 39 landmarks without the mouth
     "right jaw": range(0, 4),
     "left jaw": range(4, 8),
     "right brow": range(8, 13),
@@ -38,10 +34,10 @@ GROUPS = {
 
 
 def distinct_steps(audio: Tensor, own: int) -> Tensor:
-    """Windows of neighbouring frames overlap by 14 of 16 steps: every step once, in time's order.
+    """Return every step once, in order of time, (B, F, 16, C) -> (B, 2F + 14, C).
 
-    The target's window, in slot `own`, is whole; its neighbours add the two steps that only they reach.
-    (B, F, 16, C) -> (B, 2F + 14, C), which is 30 steps for the usual 8 frames.
+    Windows of neighbouring frames overlap by 14 of 16 steps. The target's window, in slot `own`, is taken whole; its
+    neighbours add the two steps that only they have.
     """
     before, whole, after = audio[:, :own, :2], audio[:, own], audio[:, own + 1 :, -2:]
     outside = [rearrange(part, "b frames steps c -> b (frames steps) c") for part in (before, after)]
@@ -49,7 +45,7 @@ def distinct_steps(audio: Tensor, own: int) -> Tensor:
 
 
 class StepTokens(nn.Module):
-    """A token for each step: (B, 8, 16, C) -> (B, 30, 128)."""
+    """One token per audio step, (B, 8, 16, C) -> (B, 30, 128)."""
 
     def __init__(self, config: ConditioningConfig) -> None:
         super().__init__()
@@ -59,7 +55,7 @@ class StepTokens(nn.Module):
             nn.LeakyReLU(SLOPE),
             nn.Conv1d(TOKEN_WIDTH, TOKEN_WIDTH, 3, padding=1),
         )
-        self.position = nn.Parameter(POSITION_DEVIATION * torch.randn(2 * (config.frames - 1) + WINDOW, TOKEN_WIDTH))
+        self.position = _positions(2 * (config.frames - 1) + WINDOW)
 
     def forward(self, audio: Tensor) -> Tensor:
         steps = rearrange(distinct_steps(audio, self.own), "b steps c -> b c steps")
@@ -67,13 +63,13 @@ class StepTokens(nn.Module):
 
 
 class FrameTokens(nn.Module):
-    """A token for each frame, coded by the released encoder: (B, 8, 16, C) -> (B, 8, 128)."""
+    """One token per frame, coded by the released encoder, (B, 8, 16, C) -> (B, 8, 128)."""
 
     def __init__(self, config: ConditioningConfig) -> None:
         super().__init__()
         self.encoder = AudioEncoder(config.audio_channels)
         self.widen = nn.Linear(CODE_WIDTH, TOKEN_WIDTH)
-        self.position = nn.Parameter(POSITION_DEVIATION * torch.randn(config.frames, TOKEN_WIDTH))
+        self.position = _positions(config.frames)
 
     def forward(self, audio: Tensor) -> Tensor:
         codes = self.encoder(rearrange(audio, "b frames steps c -> (b frames) steps c"))
@@ -81,7 +77,7 @@ class FrameTokens(nn.Module):
 
 
 class LandmarkTokens(nn.Module):
-    """A token for each group of landmarks: (B, 39, 2) -> (B, 7, 128)."""
+    """One token per group of landmarks, (B, 39, 2) -> (B, 7, 128)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,43 +87,35 @@ class LandmarkTokens(nn.Module):
             )
             for group in GROUPS.values()
         )
-        self.position = nn.Parameter(POSITION_DEVIATION * torch.randn(len(GROUPS), TOKEN_WIDTH))
+        self.position = _positions(len(GROUPS))
 
     def forward(self, landmarks: Tensor) -> Tensor:
-        groups = [landmarks[:, list(group)] for group in GROUPS.values()]
-        codes = [
-            encoder(rearrange(points, "b points xy -> b (points xy)")) for encoder, points in zip(self.encoders, groups)
-        ]
-        return torch.stack(codes, dim=1) + self.position
+        groups = [rearrange(landmarks[:, list(group)], "b points xy -> b (points xy)") for group in GROUPS.values()]
+        return torch.stack([encoder(group) for encoder, group in zip(self.encoders, groups)], dim=1) + self.position
+
+
+def _positions(count: int) -> nn.Parameter:
+    return nn.Parameter(POSITION_DEVIATION * torch.randn(count, TOKEN_WIDTH))
 
 
 class TokenConditioning(nn.Module):
-    """As `Conditioning`, with one token per audio step (or frame) and one per group of landmarks.
-
-    With `config.joint`, token = code of the single token + what is the token's own, which starts at zero.
-    """
+    """Like `Conditioning`, with one token per audio step or frame and one per group of landmarks."""
 
     def __init__(self, config: ConditioningConfig) -> None:
         super().__init__()
         self.config = config
-        kinds = {"steps": StepTokens, "frames": FrameTokens}
-        if config.audio_tokens not in kinds:
-            raise ValueError(f"audio_tokens is {config.audio_tokens!r}: expected one of {', '.join(kinds)}")
-        self.audio = kinds[config.audio_tokens](config)
+        self.audio = {"steps": StepTokens, "frames": FrameTokens}[config.audio_tokens](config)
         self.landmarks = LandmarkTokens()
         self.norm = nn.LayerNorm(TOKEN_WIDTH)  # the denoiser does not normalise its context
         self.single = Conditioning(config) if config.joint else None
+        self.context_width = TOKEN_WIDTH
         if config.joint:
             self.own = nn.Linear(TOKEN_WIDTH, TOKEN_WIDTH)
             nn.init.zeros_(self.own.weight)
             nn.init.zeros_(self.own.bias)
 
-    @property
-    def context_width(self) -> int:
-        return TOKEN_WIDTH
-
     def forward(self, audio: Tensor, landmarks: Tensor, z_masked: Tensor, z_reference: Tensor) -> Condition:
-        """audio (B, 8, 16, C), landmarks (B, 39, 2), both latents (B, 3, h, w); context (B, 37 or 15, 128)."""
+        """Encode audio (B, 8, 16, C) and landmarks (B, 39, 2) to a context (B, 37 or 15, 128); latents (B, 3, h, w)."""
         tokens = torch.cat([self.audio(audio), self.landmarks(scaled_landmarks(landmarks, self.config))], dim=1)
         context = self.norm(tokens)
         if self.single is not None:
@@ -135,9 +123,6 @@ class TokenConditioning(nn.Module):
         return Condition(context, torch.cat([z_masked, z_reference], dim=1))
 
 
-def build_conditioning(config: ConditioningConfig) -> nn.Module:
-    """The conditioning that `config.context` names. Raises ValueError for another name."""
-    kinds = {"single": Conditioning, "tokens": TokenConditioning}
-    if config.context not in kinds:
-        raise ValueError(f"context is {config.context!r}: expected one of {', '.join(kinds)}")
-    return kinds[config.context](config)
+def build_conditioning(config: ConditioningConfig) -> Conditioning | TokenConditioning:
+    """Build the conditioning that `config.context` names."""
+    return TokenConditioning(config) if config.context == "tokens" else Conditioning(config)

@@ -16,20 +16,11 @@ from difftalk_pl.errors import UserError
 from difftalk_pl.generation.consistency import Memory
 from difftalk_pl.generation.sampler import Clock, Generator, SamplerConfig, composite, no_clock
 from difftalk_pl.models.conditioning import Condition, without_sound
-from difftalk_pl.models.configuration import from_dict
-from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
-from difftalk_pl.models.sampling import NoiseSchedule
+from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
+from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.training.codec import LatentCodec
-from difftalk_pl.training.contract import DataContract
-from difftalk_pl.training.guard import StepGuard, gradient_norm
-from difftalk_pl.training.optimisation import Optimisation
-from difftalk_pl.training.strict import refuse_without_optimizer
-from difftalk_pl.training.weights import Weights, entry, load_into, plain, read_weights, weights_hash
-
-REMEDIES = (
-    "Where the data are sound, go on with a lower optimisation.learning_rate, trainer.gradient_clip_val 1.0, or "
-    "trainer.precision bf16-mixed or 32-true"
-)
+from difftalk_pl.training.optim import Optimisation, gradient_norm, stop_unless_finite
+from difftalk_pl.training.weights import Weights, checked_entry, entry, load_into, plain, read_weights, weights_hash
 
 
 class DiffusionTraining(L.LightningModule):
@@ -42,16 +33,16 @@ class DiffusionTraining(L.LightningModule):
         difftalk: sizes of denoiser and encoders.
         schedule: the noise.
         optimisation: AdamW and its rate.
-        sampler: how test and the sample images generate; no part of the trained model.
-        init_from: weights to start from; a resumed run ignores it.
-        audio_dropout: share of training windows that lose their sound, so that `sampler.guidance` can tell what the
-            sound is for: classifier-free guidance (Ho and Salimans, 2022). Not in the paper.
-        seed: of noise and timesteps, which are a function of (seed, rank, step, part of an accumulated step).
+        sampler: how test and sample images generate; no part of the trained model.
+        init_from: checkpoint or exported folder to start from; a resumed run ignores it.
+        audio_dropout: share of training windows without sound, for `sampler.guidance`: classifier-free guidance (Ho and
+            Salimans, 2022). Not in the paper.
+        seed: of noise and timesteps, a function of (seed, rank, step, part of an accumulated step).
         channels_last: memory layout, faster on CPUs.
     """
 
     method = "model"  # of those that `generate` returns, the one that this stage is about
-    methods = ("model", "codec", "shuffled audio")  # all that there may be
+    methods = ("model", "codec", "shuffled audio")
 
     def __init__(
         self,
@@ -73,58 +64,42 @@ class DiffusionTraining(L.LightningModule):
         self.schedule, self.optimisation, self.sampler, self.seed = schedule, optimisation, sampler, seed
         self.audio_dropout = audio_dropout
         self.val_loss = MeanMetric()
-        self.guard = StepGuard(REMEDIES)
-        self.trained_on: list[str] | None = None  # identities; known from a checkpoint alone
-        self.heard_by = "", ""  # name and hash of what made the features, where the data do not say
         if init_from is not None:
             load_into(self.difftalk, read_weights(init_from).difftalk().state_dict(), init_from)
         if channels_last:
             self.difftalk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def configure_optimizers(self):
-        return self.optimisation.configure(self.difftalk.parameters(), self.trainer)
-
-    def on_train_start(self) -> None:
-        self.optimisation.prevail(self.optimizers(), self.lr_schedulers())
+    @property
+    def codec_hash(self) -> str:
+        """Hash of the frozen autoencoder, which names its cached latents."""
+        return self.codec.hash
 
     def setup(self, stage: str) -> None:
         self.codec.to(self.device)
 
-    @property
-    def codec_hash(self) -> str:
-        """Hash of the frozen autoencoder, under which its latents are cached."""
-        return self.codec.hash
+    def configure_optimizers(self):
+        return self.optimisation.configure(self.difftalk.parameters(), self.trainer)
+
+    def on_train_start(self) -> None:
+        self.optimisation.override_resumed_settings(self.optimizers(), self.lr_schedulers())
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         part = batch_idx % self.trainer.accumulate_grad_batches  # parts of one step must not share their noise
         key = np.random.SeedSequence([self.seed, self.global_rank, self.global_step, part])
         generator = torch.Generator(self.device).manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
-        loss = self._noise_error(self._with_less_sound(batch, generator), generator)
+        loss = self._noise_error(self._drop_audio(batch, generator), generator)
         self.log("train/loss", loss, prog_bar=True)
-        self.guard.watch(batch, {"loss": loss})
+        stop_unless_finite(self, {"loss": loss}, batch["clip"])
         return loss
 
-    def _with_less_sound(self, batch: Window, generator: torch.Generator) -> Window:
-        if not self.audio_dropout:
-            return batch
-        audio = batch["audio"]
-        kept = torch.rand(len(audio), generator=generator, device=self.device) >= self.audio_dropout
-        return {**batch, "audio": torch.where(kept[:, None, None, None], audio, without_sound(audio))}
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """All parts of the step are there, and the weights are not touched yet.
-
-        With float16 the scaler looks for gradients that are not finite, and leaves out such a step.
-        """
         norm = gradient_norm(self.difftalk.parameters())
         self.log("train/gradient_norm", norm)
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        self.guard.check(self.global_step, {} if scaled else {"gradient norm": norm})
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # float16's scaler leaves out such steps
+            stop_unless_finite(self, {"gradient_norm": norm})
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """The same error with the same noise in every epoch."""
-        if dataloader_idx:
-            return
+    def validation_step(self, batch: Window, batch_idx: int) -> None:
+        """Add the same error with the same noise in every epoch."""
         generator = torch.Generator(self.device).manual_seed(batch_idx * self.trainer.world_size + self.global_rank)
         self.val_loss.update(self._noise_error(batch, generator), len(batch["audio"]))
 
@@ -132,26 +107,33 @@ class DiffusionTraining(L.LightningModule):
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
 
+    def _drop_audio(self, batch: Window, generator: torch.Generator) -> Window:
+        if not self.audio_dropout:
+            return batch
+        audio = batch["audio"]
+        kept = torch.rand(len(audio), generator=generator, device=self.device) >= self.audio_dropout
+        return {**batch, "audio": torch.where(kept[:, None, None, None], audio, without_sound(audio))}
+
     def _noise_error(self, batch: Window, generator: torch.Generator) -> Tensor:
-        z_start, condition = self._conditioned(batch)
+        z_start, condition = self._condition(batch)
         noise = torch.randn(z_start.shape, generator=generator, device=self.device)
         t = torch.randint(self.schedule.steps, (len(z_start),), generator=generator, device=self.device)
         predicted = self.difftalk(self.schedule.add_noise(z_start, noise, t), t, condition)
         return F.mse_loss(predicted.float(), noise)
 
-    def _conditioned(self, batch: Window) -> tuple[Tensor, Condition]:
-        """Latents from the cache, or coded on the spot where the batch has images."""
+    def _condition(self, batch: Window) -> tuple[Tensor, Condition]:
+        """Take latents from the cache, or encode the batch's images."""
         if "z" in batch:
             z, z_masked, z_reference = batch["z"], batch["z_masked"], batch["z_reference"]
         else:
             z, z_masked, z_reference = (self.codec.encode(batch[key]) for key in ("image", "masked", "reference"))
         return z, self.difftalk.condition(batch["audio"], batch["landmarks"], z_masked, z_reference)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Window, batch_idx: int) -> None:
         """Evaluation generates whole clips by `generate`."""
 
     def generator(self, steps: int | None = None, clock: Clock | None = None) -> Generator:
-        """What draws frames with the weights that are in place.
+        """Return the generator of frames with the current weights.
 
         Args:
             steps: of sampling, in place of the configured ones.
@@ -161,7 +143,7 @@ class DiffusionTraining(L.LightningModule):
         return Generator(self.difftalk, self.codec, self.schedule, sampler, self.audio_dropout, clock or no_clock)
 
     def generate(self, window: Window, steps: int | None = None, memory: Memory | None = None) -> dict[str, Tensor]:
-        """Frames drawn by the model and by its controls, (B, 3, H, W) in [-1, 1], for whoever measures or shows them.
+        """Generate the frames of the model and of its controls, (B, 3, H, W) in [-1, 1].
 
         Args:
             window: a batch with image, masked, reference, mask, audio, landmarks; with other_audio there is one control
@@ -179,60 +161,33 @@ class DiffusionTraining(L.LightningModule):
         return rows
 
     @property
-    def audio_channels(self) -> int:
-        """Numbers a step of the features that it was built for."""
-        return self.difftalk.config.conditioning.audio_channels
-
-    @property
     def codes(self) -> int:
         """Size of the codebook."""
         return self.codec.network.config.codes
 
     def code_indices(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, h, w), which codes its cells become."""
+        """Return the codes of all cells, (B, 3, H, W) in [-1, 1] -> (B, h, w)."""
         return self.codec.indices(image)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> None:
+    def predict_step(self, batch: Window, batch_idx: int) -> None:
         """PredictionVideos generates whole clips by `generator`."""
 
     def weights_hash(self) -> str:
-        """Names the weights that are in place."""
         return weights_hash(self.difftalk.state_dict())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        config = {
-            "difftalk": plain(self.difftalk.config),
-            "schedule": plain(self.schedule),
-            "data": plain(self._contract()),
-            "audio_dropout": self.audio_dropout,
-        }
-        checkpoint["difftalk_pl"] = entry("diffusion", config, codec=self.codec.weights)
-        checkpoint["difftalk_pl"]["trained_on"] = self.trainer.datamodule.identities("train")  # type: ignore[attr-defined]
+        config = {"difftalk": plain(self.difftalk.config), "schedule": plain(self.schedule)}
+        config["audio_dropout"] = self.audio_dropout
+        checkpoint["difftalk_pl"] = entry("diffusion", config, self.codec.weights)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint whose latents or data are not those of this run."""
-        content = checkpoint.get("difftalk_pl", {})
-        if content.get("stage") != "diffusion":
-            raise UserError(
-                f"the checkpoint is of {content.get('stage', 'another program')}, expected diffusion (stage 2)"
-            )
-        refuse_without_optimizer(checkpoint, self.trainer)
-        self.trained_on = content.get("trained_on")
-        if self.trainer.state.fn != "fit":
-            self.audio_dropout = content["config"].get("audio_dropout", 0.0)
+        """Refuse a checkpoint of another autoencoder's latents."""
+        content = checked_entry(checkpoint, "diffusion")
         codec = Weights("autoencoder", content["codec"]["config"], content["codec"]["state"]).hash
         if codec != self.codec.hash:
             raise UserError(
                 f"the checkpoint was trained with autoencoder {codec}, model.autoencoder is {self.codec.hash}: "
                 "give the autoencoder it was trained with, or start another --run"
             )
-        trained, here = from_dict(DataContract, content["config"]["data"]), self._contract()
-        if not trained.agrees_with(here):
-            raise UserError(f"the checkpoint was trained on {plain(trained)}, the data are {plain(here)}")
-        self.heard_by = trained.features_model, trained.features_sha256
-
-    def _contract(self) -> DataContract:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        model = data.feature_model
-        name, sha256 = (model.name, model.sha256) if model else self.heard_by
-        return DataContract(data.features, data.mask.name, data.frame_size, name, sha256)
+        if self.trainer.state.fn != "fit":
+            self.audio_dropout = content["config"]["audio_dropout"]

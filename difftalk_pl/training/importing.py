@@ -1,27 +1,33 @@
-"""The command `import-checkpoint`: checkpoints of the published code, and our own, to folders and back."""
+"""The command `import-checkpoint`: checkpoints of the published code, and our own, to folders."""
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from difftalk_pl.data.features.kinds import check_kinds
 from difftalk_pl.data.masks import MaskName
 from difftalk_pl.errors import UserError
+from difftalk_pl.models.denoiser import DiffTalkConfig
 from difftalk_pl.training import published
-from difftalk_pl.training.released import Unsaid, from_published, say_parts
-from difftalk_pl.training.safe_unpickling import read_file
-from difftalk_pl.training.state_dicts import tensors
-from difftalk_pl.training.strict import refuse_not_finite
-from difftalk_pl.training.targets import (
-    CHECKPOINT,
-    is_model_folder,
-    refuse_foreign_checkpoint,
-    refuse_foreign_folder,
-)
-from difftalk_pl.training.weights import ENTRY, MODEL_FILE, STAGES, Stage, Weights, read_weights, write_checkpoint
+from difftalk_pl.training.contract import DataContract
+from difftalk_pl.training.published import AVERAGE, CODEBOOK, DENOISER, ENCODERS, FIRST_STAGE, State, below
+from difftalk_pl.training.unpickling import read_file
+from difftalk_pl.training.weights import ENTRY, KINDS, Stage, Weights, listed, plain, read_weights
 
 log = logging.getLogger(__name__)
+
+LATENT_SIDE = 64  # of the released denoiser
+CHANNELS = {"deepspeech": 29, "mfcc": 26}  # other features have many sizes
+TRAINING_ONLY = (AVERAGE, "loss.")
+BUFFERS = (  # of the noise schedule, and the scale of latents
+    *("betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"),
+    *("log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod"),
+    *("posterior_variance", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2"),
+    *("lvlb_weights", "logvar", "scale_factor"),
+)
 
 
 def import_checkpoint(
@@ -36,95 +42,105 @@ def import_checkpoint(
     size: int | None = None,
     autoencoder: Path | None = None,
 ) -> None:
-    """Turn a checkpoint into a folder that every command takes, or a folder back into one checkpoint.
+    """Turn a checkpoint into a folder that every command takes.
 
-    FILE is a first stage of latent diffusion or taming, a stage 2 checkpoint of the released code, a checkpoint of this
-    program or a folder made by export. Sizes are read off the tensors; nothing in the file is run.
+    FILE is a first stage of latent diffusion or taming, a stage 2 checkpoint of the released code, or a checkpoint or
+    folder of this program. Sizes are read off the tensors; nothing in the file is run.
 
     Args:
         file: what to read.
-        out: the folder to write, or one file where the name ends in .ckpt.
+        out: the folder to write.
         expect: refuse anything but an autoencoder, a diffusion model, or a SyncNet.
-        raw: take the weights of the last step in place of their moving average.
-        half: store 16 bit floats, in a folder.
+        raw: take a published checkpoint's weights of the last step instead of their moving average.
+        half: store 16 bit floats.
         head_width: channels of an attention head of a published denoiser; the file does not say it.
         features: kind of features that published speech encoders were trained on; the file does not say it.
         mask: what was hidden while a published denoiser was trained; the file does not say it.
-        size: side of the frames of a published denoiser, 64, 128, 256 or 512; by default 64 times the factor of its
-            first stage.
+        size: side of the frames of a published denoiser; by default 64 times the factor of its first stage.
         autoencoder: first stage of a published denoiser whose file holds none.
     """
     check_kinds(features)
-    unsaid = Unsaid(head_width, features, mask, size, raw, autoencoder)
-    as_checkpoint = out.suffix.lower() == CHECKPOINT
-    if not file.exists():
-        raise UserError(f"{file}: no such file or folder")
-    if as_checkpoint:
-        refuse_foreign_checkpoint(out, file, ENTRY)
-    else:
-        refuse_foreign_folder(out)
-    weights = open_weights(file, unsaid)
+    weights = open_weights(file, raw, head_width, autoencoder)
     if expect is not None and weights.stage != expect:
-        raise UserError(f"{file}: this is {STAGES[weights.stage]}, and {STAGES[expect]} was expected")
-    if as_checkpoint:
-        write_checkpoint(weights, out)
-        log.info("%s: for inference and init_from; it holds no optimizer, so fit cannot go on from it", out)
-    else:
-        weights.save_pretrained(out, half)
-    log.info("%s: %s, hash of its tensors %s", out, STAGES[weights.stage], weights.hash)
+        raise UserError(f"{file}: this is {KINDS[weights.stage].title}, and {KINDS[expect].title} was expected")
+    if "data" not in weights.config and weights.stage == "diffusion":
+        weights.config["data"] = plain(_data_contract(weights, features, mask, size))
+    weights.build()
+    weights.save_pretrained(out, half)
+    log.info("%s: %s, hash of its tensors %s", out, KINDS[weights.stage].title, weights.hash)
 
 
-def open_weights(file: Path, unsaid: Unsaid = Unsaid()) -> Weights:
-    """Weights from whatever `import-checkpoint` takes. Raises UserError that says what was found instead."""
-    if file.is_dir():
-        _refuse_diffusers_folder(file)
-        return _ours(file, {}, unsaid.raw)
-    if file.name == MODEL_FILE and is_model_folder(file.parent):
-        raise UserError(f"{file}: is a part of a folder made by export: give the folder {file.parent}")
-    content = read_file(file)
+def open_weights(
+    file: Path, raw: bool = False, head_width: int = published.HEAD_WIDTH, autoencoder: Path | None = None
+) -> Weights:
+    """Read the weights of a published checkpoint, or of ours. Raises UserError that says why it cannot."""
+    content = {ENTRY: None} if file.is_dir() else read_file(file)
     if isinstance(content, Mapping) and ENTRY in content:
-        return _ours(file, content, unsaid.raw)
-    progress = _progress(content)
-    log.info("%s: %s", file, progress or "no count of epochs or steps")
+        return read_weights(file)
     try:
-        weights = from_published(tensors(content), unsaid, open_weights)
-        weights.path = file
-        _check(weights, file)
-    except (UserError, ValueError) as error:
-        message = str(error).removeprefix(f"{file}: ")
-        raise UserError(f"{file}: {message}") from error
-    weights.origin = ", ".join(filter(None, [file.name, weights.origin, progress]))
+        state = _tensors(content)
+        if any(name.startswith(DENOISER) for name in state):
+            weights = _diffusion(state, raw, head_width, autoencoder)
+        else:
+            weights = _first_stage(below(state, FIRST_STAGE) or state, raw)
+    except KeyError as error:
+        raise UserError(
+            f"{file}: neither a first stage nor stage 2 of the published code: {error} is missing"
+        ) from error
+    except (UserError, ValueError, RuntimeError, IndexError) as error:
+        raise UserError(f"{file}: {error}") from error
+    weights.path, weights.origin = file, f"Imported from {file.name}, {'last' if raw else 'averaged'} weights."
     return weights
 
 
-def _ours(file: Path, content: Mapping[str, Any], raw: bool) -> Weights:
-    if raw:
-        raise UserError(f"{file}: --raw is for published checkpoints; of ours, the average is taken where there is one")
-    weights = read_weights(file)
-    _check(weights, file)
-    average = ", averaged weights" if "current_model_state" in content else ""
-    found = f"{STAGES[weights.stage]} of difftalk_pl{average}"
-    log.info("%s", ", ".join(filter(None, [f"{file}: {found}", _progress(content)])))
-    say_parts(weights)
-    weights.origin = weights.origin or ", ".join(filter(None, [file.name, found, _progress(content)]))
-    return weights
+def _tensors(content: Any) -> dict[str, Tensor]:
+    """Return the state dict below `state_dict`, or the content itself, as 32 bit floats."""
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError("no state dict: expected names with tensors, at the top or in the entry state_dict")
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
-def _check(weights: Weights, file: Path) -> None:
-    """Raises UserError unless all tensors are those of the networks, and all numbers finite."""
-    weights.check()
-    for part in filter(None, (weights, weights.codec)):
-        refuse_not_finite(part.state, file)
+def _first_stage(state: State, raw: bool) -> Weights:
+    """Convert a VQ autoencoder."""
+    if CODEBOOK not in state:
+        raise KeyError(CODEBOOK)
+    network = {name: value for name, value in state.items() if not name.startswith(TRAINING_ONLY)}
+    if not raw and any(name.startswith(AVERAGE) for name in state):
+        network = published.averaged(state, network)
+    config = published.autoencoder_config(network)
+    tensors = published.convert_autoencoder(network, len(config.block_out_channels))
+    log.info("first stage: widths %s, %d codes", config.block_out_channels, config.codes)
+    return Weights("autoencoder", {"autoencoder": plain(config)}, tensors)
 
 
-def _progress(content: Any) -> str:
-    """How far the training had come, where the checkpoint says it."""
-    if not isinstance(content, Mapping):
-        return ""
-    counts = {name: content.get(name) for name in ("epoch", "global_step")}
-    return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if isinstance(count, int))
+def _diffusion(state: State, raw: bool, head_width: int, autoencoder: Path | None) -> Weights:
+    """Convert a stage 2 checkpoint of the released code; the average covers the denoiser alone."""
+    known = (DENOISER, AVERAGE, FIRST_STAGE, *ENCODERS)
+    if unknown := [name for name in state if not name.startswith(known) and name not in BUFFERS]:
+        raise UserError(f"{len(unknown)} tensors have no place in this network: {listed(unknown)}")
+    if (scale := float(state.get("scale_factor", 1.0))) != 1:
+        raise UserError(f"latents are scaled by {scale:g}, and here they are never scaled")
+    network = below(state, "model.")
+    if not raw and any(name.startswith(AVERAGE) for name in state):
+        network = published.averaged(state, network)
+    denoiser = below(network, "diffusion_model.")
+    config = DiffTalkConfig(published.denoiser_config(denoiser, head_width), published.conditioning_config(state))
+    log.info("denoiser: widths %s, heads %s", config.denoiser.block_out_channels, config.denoiser.heads)
+    if first := below(state, FIRST_STAGE):
+        codec = _first_stage(first, raw=True)
+    elif autoencoder is not None:
+        codec = open_weights(autoencoder)
+    else:
+        raise UserError("holds no first stage: give one by --autoencoder")
+    tensors = published.convert_denoiser(denoiser, config.denoiser.layers_per_block)
+    settings = {"difftalk": plain(config), "schedule": plain(published.noise_schedule(state))}
+    return Weights("diffusion", settings, tensors | published.convert_conditioning(state), codec)
 
 
-def _refuse_diffusers_folder(folder: Path) -> None:
-    if (folder / "diffusion_pytorch_model.safetensors").exists() or (folder / "model_index.json").exists():
-        raise UserError(f"{folder}: a folder of diffusers; a folder made by export, or a published file, is expected")
+def _data_contract(weights: Weights, features: str, mask: str, size: int | None) -> DataContract:
+    """Return what the data of a published denoiser were. Raises UserError where its speech encoder does not fit."""
+    channels = weights.config["difftalk"]["conditioning"]["audio_channels"]
+    if channels != CHANNELS.get(features, channels):
+        raise UserError(f"its speech encoder takes {channels} channels, {features} has others: give --features")
+    return DataContract(features, mask, size or LATENT_SIDE * weights.autoencoder().config.factor)

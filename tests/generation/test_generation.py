@@ -7,8 +7,8 @@ from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.dataset import EVALUATION, WindowDataset
 from difftalk_pl.generation.sampler import Generator, SamplerConfig, composite
 from difftalk_pl.models.conditioning import Condition
-from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
-from difftalk_pl.models.sampling import NoiseSchedule
+from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
+from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.training.codec import LatentCodec
 from tests.runner import SMALL
 

@@ -10,8 +10,8 @@ from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.errors import UserError
 from difftalk_pl.generation.consistency import Memory, Steadiness, frame_noise, rounds
 from difftalk_pl.generation.sampler import Generator, SamplerConfig
-from difftalk_pl.models.difftalk import DiffTalk, DiffTalkConfig
-from difftalk_pl.models.sampling import SCHEDULERS, NoiseSchedule, sample
+from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
+from difftalk_pl.models.schedule import SCHEDULERS, NoiseSchedule, sample
 from difftalk_pl.training.codec import LatentCodec
 from tests.runner import SMALL
 

@@ -1,13 +1,13 @@
-"""AdamW and the learning rate over time, the same for all stages."""
+"""AdamW, the learning rate over time, and the stop at numbers that are not finite."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning as L
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from difftalk_pl.errors import UserError
@@ -33,21 +33,21 @@ class Optimisation:
     warmup_steps: int = 0
 
     def configure(self, parameters: Iterable[nn.Parameter], trainer: L.Trainer) -> dict[str, Any]:
-        """Optimizer and schedule as Lightning takes them."""
+        """Return optimizer and schedule for Lightning."""
         optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
         total = total_steps(trainer, self.decay)
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.decay, self.warmup_steps, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def prevail(self, optimizer: Any, schedule: Any) -> None:
-        """These settings hold, not those that a resumed optimizer remembers."""
+    def override_resumed_settings(self, optimizer: Any, schedule: Any) -> None:
+        """Replace the settings that a resumed optimizer brings from its checkpoint by these."""
         schedule.base_lrs = [self.learning_rate] * len(schedule.base_lrs)
         for group, rate in zip(optimizer.param_groups, schedule.get_lr()):
             group.update(initial_lr=self.learning_rate, lr=rate, weight_decay=self.weight_decay)
 
 
 def total_steps(trainer: L.Trainer, decay: Decay) -> int:
-    """Steps of the whole run; 0 where only time bounds it. Raises UserError where a decay would need to know."""
+    """Return the steps of the run, 0 where only time limits it. Raises UserError where a decay needs them."""
     total = trainer.estimated_stepping_batches
     if not math.isinf(total):
         return int(total)
@@ -57,9 +57,27 @@ def total_steps(trainer: L.Trainer, decay: Decay) -> int:
 
 
 def learning_rate_factor(step: int, decay: Decay, warmup: int, total: int) -> float:
-    """Linear warm-up over `warmup` steps, then constant or a half cosine that reaches zero at step `total`."""
+    """Rise linearly over `warmup` steps, then stay, or fall as a half cosine that reaches zero at step `total`."""
     if step < warmup:
         return (step + 1) / warmup
     if decay == "constant" or total <= warmup:
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / (total - warmup), 1.0)))
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the norm of all gradients together, ()."""
+    return torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+
+
+def stop_unless_finite(module: L.LightningModule, values: Mapping[str, Tensor], clips: Iterable[str] = ()) -> None:
+    """Raise UserError on all ranks if a value of any rank is not finite. Call it before the optimizer's step."""
+    finite = torch.stack([value.detach().float() for value in values.values()]).isfinite()
+    if module.trainer.strategy.reduce_boolean_decision(bool(finite.all())):
+        return
+    found = ", ".join(f"{name} is {float(value)}" for name, value in values.items() if not value.isfinite())
+    among = f" with clips {', '.join(sorted(set(clips)))}" if clips else ""
+    raise UserError(
+        f"step {module.global_step}: {found + among if found else 'not finite on another rank'}. Stopped before the "
+        "optimizer's step; last.ckpt can go on. Try a lower learning rate, gradient clipping, bf16-mixed or 32-true"
+    )
