@@ -5,13 +5,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from difftalk_pl.__main__ import main
 from tests.models.conftest import GOLDEN, Oracle, oracle_tensor
 
 NORM_GROUPS = 32
 DENOISER = "model.diffusion_model."
 FIRST_STAGE = "first_stage_model."
-SMALL_HEADS = ("--head-width", "16")  # of `stage_two`
+SMALL_HEADS = 16  # head width of `stage_two`
 
 
 def golden_state(name):
@@ -166,14 +165,3 @@ class FirstStage:
 def save(state, path: Path, **more) -> Path:
     torch.save({"state_dict": state, "epoch": 3, "global_step": 77, **more}, path)
     return path
-
-
-def run(*arguments) -> int:
-    """The exit code of import-checkpoint."""
-    return main(["import-checkpoint", *map(str, arguments)])
-
-
-def refused(capsys, *arguments) -> str:
-    """The one line that a failed import-checkpoint writes."""
-    assert run(*arguments) == 1
-    return capsys.readouterr().err.strip().splitlines()[-1]

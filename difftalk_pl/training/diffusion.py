@@ -1,5 +1,7 @@
 """Stage 2: training of the conditional diffusion model on latents of a frozen autoencoder."""
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,7 @@ class DiffusionTraining(L.LightningModule):
         part = batch_idx % self.trainer.accumulate_grad_batches  # parts of one step must not share their noise
         key = np.random.SeedSequence([self.seed, self.global_rank, self.global_step, part])
         generator = torch.Generator(self.device).manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
-        loss = self._noise_error(self._drop_audio(batch, generator), generator)
+        loss = self._noise_error(self._drop_audio(batch, generator), [generator])
         self.log("train/loss", loss, prog_bar=True)
         stop_unless_finite(self, {"loss": loss}, batch["clip"])
         return loss
@@ -99,9 +101,10 @@ class DiffusionTraining(L.LightningModule):
             stop_unless_finite(self, {"gradient_norm": norm})
 
     def validation_step(self, batch: Window, batch_idx: int) -> None:
-        """Add the same error with the same noise in every epoch."""
-        generator = torch.Generator(self.device).manual_seed(batch_idx * self.trainer.world_size + self.global_rank)
-        self.val_loss.update(self._noise_error(batch, generator), len(batch["audio"]))
+        """Add the error with noise that is a function of clip and frame: equal in all epochs, on any number of ranks."""
+        keys = [zlib.crc32(f"{clip} {frame}".encode()) for clip, frame in zip(batch["clip"], batch["frame"].tolist())]
+        generators = [torch.Generator(self.device).manual_seed(key) for key in keys]
+        self.val_loss.update(self._noise_error(batch, generators), len(keys))
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
@@ -114,10 +117,17 @@ class DiffusionTraining(L.LightningModule):
         kept = torch.rand(len(audio), generator=generator, device=self.device) >= self.audio_dropout
         return {**batch, "audio": torch.where(kept[:, None, None, None], audio, without_sound(audio))}
 
-    def _noise_error(self, batch: Window, generator: torch.Generator) -> Tensor:
+    def _noise_error(self, batch: Window, generators: Sequence[torch.Generator]) -> Tensor:
+        """Return the loss; generators: one for the whole batch, or one per window."""
         z_start, condition = self._condition(batch)
-        noise = torch.randn(z_start.shape, generator=generator, device=self.device)
-        t = torch.randint(self.schedule.steps, (len(z_start),), generator=generator, device=self.device)
+        drawn = [
+            (
+                torch.randn(part.shape, generator=generator, device=self.device),
+                torch.randint(self.schedule.steps, (len(part),), generator=generator, device=self.device),
+            )
+            for part, generator in zip(z_start.chunk(len(generators)), generators)
+        ]
+        noise, t = (torch.cat(parts) for parts in zip(*drawn))
         predicted = self.difftalk(self.schedule.add_noise(z_start, noise, t), t, condition)
         return F.mse_loss(predicted.float(), noise)
 

@@ -88,7 +88,8 @@ def test_kmeans_finds_the_centres_of_clusters():
 
 
 @pytest.mark.parametrize(
-    ("counts", "usage", "perplexity"), [([5, 5, 5, 5, 0, 0, 0, 0], 0.5, 4.0), ([0, 0], 0.0, 1.0), ([3, 1], 1.0, 1.7547654)]
+    ("counts", "usage", "perplexity"),
+    [([5, 5, 5, 5, 0, 0, 0, 0], 0.5, 4.0), ([0, 0], 0.0, 1.0), ([3, 1], 1.0, 1.7547654)],
 )
 def test_codebook_statistics(counts, usage, perplexity):
     assert codebook_statistics(torch.tensor(counts)) == (usage, pytest.approx(perplexity, rel=1e-6))

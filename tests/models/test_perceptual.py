@@ -22,7 +22,9 @@ def load(state, network):
 def small():
     """SqueezeNet with drawn weights, and the published heads."""
     torch.manual_seed(0)
-    return load({f"features.{name}": value for name, value in LPIPS("squeeze").features.state_dict().items()}, "squeeze")
+    return load(
+        {f"features.{name}": value for name, value in LPIPS("squeeze").features.state_dict().items()}, "squeeze"
+    )
 
 
 @pytest.fixture

@@ -1,155 +1,115 @@
 """Checkpoints and exported folders."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from difftalk_pl.errors import UserError
+from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.training.weights import Weights, export, load_into, read_weights
 
+DEMO = Path(__file__).parents[2] / "experiments" / "demo" / "weights"
 
-def test_an_exported_folder_is_the_checkpoint(runner, codec, tmp_path):
-    over = {"model": {"init_args": {"autoencoder": str(codec)}}, "trainer": {"max_steps": 2}}
-    runner("fit", "diffusion", "talk", over)
-    export(runner.checkpoint("talk"), tmp_path / "model")
-    before, after = read_weights(runner.checkpoint("talk")), read_weights(tmp_path / "model")
+
+@torch.no_grad()
+def test_an_exported_folder_is_the_checkpoint(fitted_diffusion, codec, tmp_path):
+    checkpoint = fitted_diffusion / "checkpoints" / "last.ckpt"
+    for _ in range(2):  # into its own folder again
+        export(checkpoint, tmp_path / "model")
+    before, after = read_weights(checkpoint), Weights.from_pretrained(tmp_path / "model")
     assert after.hash == before.hash and after.codec.hash == before.codec.hash == read_weights(codec).hash
-    assert after.config == before.config and after.data.mask == "mouth_safe" and after.data.size == 64
-    assert after.schedule.steps == 1000
+    assert after.config == before.config and after.schedule.steps == 1000
+    assert (after.data.features, after.data.mask, after.data.size) == ("mfcc", "mouth_safe", 64)
     z, concat, context = torch.randn(1, 3, 16, 16), torch.randn(1, 6, 16, 16), torch.randn(1, 1, 128)
-    from difftalk_pl.models.conditioning import Condition
-
-    with torch.no_grad():
-        one, other = (w.difftalk()(z, torch.tensor([5]), Condition(context, concat)) for w in (before, after))
+    one, other = (w.difftalk()(z, torch.tensor([5]), Condition(context, concat)) for w in (before, after))
     assert torch.equal(one, other)
-
-
-def test_half_precision_halves_the_file_and_is_read_as_floats(codec, tmp_path):
-    export(codec, tmp_path / "float")
-    export(codec, tmp_path / "half", half=True)
-    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("float", "half")]
-    assert sizes[1] < 0.6 * sizes[0]
-    restored = Weights.from_pretrained(tmp_path / "half")
-    assert all(value.dtype == torch.float32 for value in restored.state.values() if value.is_floating_point())
-    assert json.loads((tmp_path / "half" / "config.json").read_text())["hash"] == restored.hash
-
-
-def test_numbers_too_large_for_16_bits_stay_whole(codec, tmp_path):
-    weights = read_weights(codec)
-    name = next(iter(weights.state))
-    weights.state[name] = torch.full_like(weights.state[name], 1e5)
-    weights.save_pretrained(tmp_path / "half", half=True)
-    assert torch.equal(Weights.from_pretrained(tmp_path / "half").state[name], weights.state[name])
-
-
-def test_stage_one_is_no_talking_head(codec):
-    with pytest.raises(UserError, match="stage 1"):
+    with pytest.raises(UserError, match=r"weights of an autoencoder \(stage 1\); a diffusion model"):
         read_weights(codec).difftalk()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-def test_what_is_no_checkpoint_is_refused_by_name(tmp_path, content):
-    path = tmp_path / "broken.ckpt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=r"broken\.ckpt"):
-        read_weights(path)
+@pytest.mark.parametrize(
+    ("folder", "digest"), [(".", "13ffa372dd19"), ("autoencoder", "e2867e4273de"), ("syncnet", "f7ec4ef6f792")]
+)
+def test_shipped_weights_load_unchanged(folder, digest):
+    weights = read_weights(DEMO / folder)
+    assert weights.hash == digest
+    assert sum(parameter.numel() for parameter in weights.build().parameters()) > 100_000
 
 
-def test_nothing_in_a_checkpoint_is_executed(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "executed"), "w"))
+def test_half_precision_halves_the_file_and_is_read_as_floats(codec, tmp_path):
+    weights = read_weights(codec)
+    name = next(iter(weights.state))
+    weights.state[name] = torch.full_like(weights.state[name], 1e5)  # too large for 16 bits
+    for half in (False, True):
+        weights.save_pretrained(tmp_path / str(half), half)
+    sizes = [(tmp_path / str(half) / "model.safetensors").stat().st_size for half in (False, True)]
+    assert sizes[1] < 0.6 * sizes[0]
+    restored = read_weights(tmp_path / "True")
+    assert all(value.dtype == torch.float32 for value in restored.state.values() if value.is_floating_point())
+    assert torch.equal(restored.state[name], weights.state[name])
+    (tmp_path / "True" / "model.safetensors").replace(tmp_path / "False" / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors does not belong to config\.json"):
+        read_weights(tmp_path / "False")
 
-    torch.save({"state_dict": {}, "bomb": Bomb()}, tmp_path / "bomb.ckpt")
-    with pytest.raises(UserError, match="not a readable checkpoint"):
-        read_weights(tmp_path / "bomb.ckpt")
-    assert not (tmp_path / "executed").exists()
 
-
-def test_a_foreign_checkpoint_and_a_folder_without_weights(tmp_path):
+def test_other_files_and_folders_are_refused_by_name(codec, tmp_path):
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
     torch.save({"state_dict": {"w": torch.zeros(1)}}, tmp_path / "foreign.ckpt")
-    with pytest.raises(UserError, match="no checkpoint of difftalk_pl"):
-        read_weights(tmp_path / "foreign.ckpt")
-    with pytest.raises(UserError, match=r"config\.json or model\.safetensors is missing"):
-        read_weights(tmp_path)
-
-
-@pytest.mark.parametrize("damaged", ["config.json", "model.safetensors"])
-def test_a_damaged_folder_is_refused_by_name(codec, tmp_path, damaged):
     export(codec, tmp_path / "model")
-    (tmp_path / "model" / damaged).write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(UserError, match="model: not a readable model folder"):
-        read_weights(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text("version https://git-lfs.github.com/spec/v1")
+    for name, message in {
+        "text.ckpt": "not a readable checkpoint",
+        "foreign.ckpt": "no checkpoint of difftalk_pl",
+        "absent.ckpt": "no such file",
+        "model": "not a readable model folder",
+    }.items():
+        with pytest.raises(UserError, match=f"{name}: {message}"):
+            read_weights(tmp_path / name)
 
 
-def test_the_hash_follows_every_tensor():
+@pytest.mark.parametrize("name", ["README.md", "config.json"])
+def test_folders_of_others_are_not_written_over(codec, tmp_path, name):
+    (tmp_path / name).write_text(json.dumps({"_class_name": "VQModel"}))
+    with pytest.raises(UserError, match="exists and is no model folder"):
+        export(codec, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_the_hash_is_that_of_names_and_tensors_alone():
     state = {"a": torch.zeros(2), "b": torch.ones(1)}
-    changed = {"a": torch.zeros(2), "b": torch.full((1,), 1 + 1e-6)}
-    assert Weights("autoencoder", {}, state).hash != Weights("autoencoder", {}, changed).hash
-    assert Weights("autoencoder", {}, dict(reversed(state.items()))).hash == Weights("autoencoder", {}, state).hash
+    base = Weights("autoencoder", {}, state).hash
+    assert Weights("autoencoder", {"heads": 1}, dict(reversed(state.items()))).hash == base
+    assert Weights("autoencoder", {}, {"a": torch.zeros(2), "b": torch.full((1,), 1 + 1e-6)}).hash != base
+    assert Weights("autoencoder", {}, {name: value.bfloat16() for name, value in state.items()}).hash == base
 
 
-def test_the_hash_is_that_of_the_tensors_alone():
-    state = {"a": torch.arange(3.0)}
-    assert Weights("autoencoder", {"heads": 1}, state).hash == Weights("autoencoder", {"heads": 2}, state).hash
-    halves = {"a": torch.arange(3.0).bfloat16()}
-    assert Weights("autoencoder", {}, halves).hash == Weights("autoencoder", {}, state).hash  # as a folder reads them
-
-
-def test_a_folder_whose_weights_were_exchanged_is_refused(codec, tmp_path):
-    export(codec, tmp_path / "one")
-    export(codec, tmp_path / "two", half=True)
-    (tmp_path / "two" / "model.safetensors").replace(tmp_path / "one" / "model.safetensors")
-    with pytest.raises(UserError, match=r"not the one that config\.json was written with"):
-        read_weights(tmp_path / "one")
-
-
-def test_a_model_card_goes_with_the_folder(codec, tmp_path):
-    weights = Weights.from_pretrained(codec)
-    weights.origin = "a test"
-    weights.save_pretrained(tmp_path / "model")
-    card = (tmp_path / "model" / "README.md").read_text()
-    count = sum(value.numel() for value in weights.autoencoder().parameters())
-    assert card.startswith("---\nlibrary_name: difftalk_pl\n") and f"`{weights.hash}`" in card
-    assert f"| autoencoder | {count:,} |" in card and "Made from: a test." in card
-    assert "| autoencoder.codes | 32 |" in card
-    assert Weights.from_pretrained(str(tmp_path / "model")).origin == "a test"
+def test_loading_takes_all_tensors_or_none(codec):
+    weights = read_weights(codec)
+    network = weights.autoencoder()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    missing = {name: value for name, value in weights.state.items() if name != "vq.quant_conv.bias"}
+    broken = weights.state | {"vq.quant_conv.bias": torch.full((3,), torch.nan)}
+    for state, message in {"missing": (missing, "Missing key"), "broken": (broken, "not finite")}.values():
+        with pytest.raises(UserError, match=rf"{message}.*vq\.quant_conv\.bias"):
+            load_into(network, state, codec)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    for parameter in network.parameters():
+        parameter.zero_()
+    assert weights.hash == read_weights(codec).hash, "a network has its own copy of the tensors"
 
 
 def test_a_repository_of_the_hub_is_found_in_its_cache(codec, tmp_path, monkeypatch):
-    """What `hf download OWNER/NAME` leaves behind, read without a network."""
+    """The files that `hf download OWNER/NAME` leaves behind, read without a network."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     repository = tmp_path / "models--someone--vq"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0" * 40)
     export(codec, repository / "snapshots" / ("0" * 40))
+    card = (repository / "snapshots" / ("0" * 40) / "README.md").read_text()
+    assert card.startswith("---\n") and "library_name: difftalk_pl" in card
     assert Weights.from_pretrained("someone/vq").hash == read_weights(codec).hash
-    with pytest.raises(UserError, match="someone/other: neither a folder or file here nor a repository of the hub"):
+    with pytest.raises(UserError, match="someone/other: neither a file or folder here nor a repository of the hub"):
         Weights.from_pretrained("someone/other")
-    with pytest.raises(UserError, match="no such folder: neither"):
-        Weights.from_pretrained("no such folder")
-
-
-def test_what_does_not_fit_is_listed_by_name(codec):
-    weights = read_weights(codec)
-    state = dict(weights.state)
-    state["vq.extra"] = state.pop("vq.quant_conv.bias")
-    state["vq.quant_conv.weight"] = torch.zeros(3, 3)
-    network = weights.autoencoder()
-    with pytest.raises(UserError) as caught:
-        load_into(network, state, codec)
-    assert str(caught.value) == (
-        f"{codec}: weights do not fit the configured network: 1 missing: vq.quant_conv.bias; 1 unexpected: vq.extra; "
-        "1 of another shape: vq.quant_conv.weight (3, 3) in place of (3, 3, 1, 1)"
-    )
-
-
-def test_a_network_has_its_own_copy_of_the_tensors(codec):
-    weights = read_weights(codec)
-    before = weights.hash
-    for value in weights.autoencoder().parameters():
-        value.zero_()
-    assert weights.hash == before
