@@ -37,8 +37,7 @@ from difftalk_pl.data.clips import (
 )
 from difftalk_pl.data.features.mfcc import MFCC
 from difftalk_pl.models.conditioning import ConditioningConfig
-from difftalk_pl.models.denoiser import DenoiserConfig
-from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
+from difftalk_pl.models.denoiser import DenoiserConfig, DiffTalk, DiffTalkConfig
 
 VARIANTS = {
     "single": {"context": "single"},

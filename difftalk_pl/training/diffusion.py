@@ -100,8 +100,10 @@ class DiffusionTraining(L.LightningModule):
         if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # float16's scaler leaves out such steps
             stop_unless_finite(self, {"gradient_norm": norm})
 
-    def validation_step(self, batch: Window, batch_idx: int) -> None:
-        """Add the error with noise that is a function of clip and frame: equal in all epochs, on any number of ranks."""
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add the loss with noise that is a function of clip and frame: the same in all epochs and on any rank."""
+        if dataloader_idx:
+            return
         keys = [zlib.crc32(f"{clip} {frame}".encode()) for clip, frame in zip(batch["clip"], batch["frame"].tolist())]
         generators = [torch.Generator(self.device).manual_seed(key) for key in keys]
         self.val_loss.update(self._noise_error(batch, generators), len(keys))
@@ -139,7 +141,7 @@ class DiffusionTraining(L.LightningModule):
             z, z_masked, z_reference = (self.codec.encode(batch[key]) for key in ("image", "masked", "reference"))
         return z, self.difftalk.condition(batch["audio"], batch["landmarks"], z_masked, z_reference)
 
-    def test_step(self, batch: Window, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         """Evaluation generates whole clips by `generate`."""
 
     def generator(self, steps: int | None = None, clock: Clock | None = None) -> Generator:
@@ -179,7 +181,7 @@ class DiffusionTraining(L.LightningModule):
         """Return the codes of all cells, (B, 3, H, W) in [-1, 1] -> (B, h, w)."""
         return self.codec.indices(image)
 
-    def predict_step(self, batch: Window, batch_idx: int) -> None:
+    def predict_step(self, batch: Any, batch_idx: int) -> None:
         """PredictionVideos generates whole clips by `generator`."""
 
     def weights_hash(self) -> str:

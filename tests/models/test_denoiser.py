@@ -45,9 +45,9 @@ def test_configuration_survives_json_and_impossible_ones_are_refused():
     assert DiffTalkConfig.from_dict(json.loads(json.dumps(asdict(SMALL)))) == SMALL
     with pytest.raises(ValueError, match="'head'"):
         DiffTalkConfig.from_dict({"denoiser": {"head": (1,)}})
-    with pytest.raises(UserError, match="heads is .* expected 4 entries"):
+    with pytest.raises(UserError, match=r"heads is .* expected 4 entries"):
         DenoiserConfig(heads=(8, 16, 24))
-    with pytest.raises(UserError, match="48 channels .* 5 heads"):
+    with pytest.raises(UserError, match=r"48 channels .* 5 heads"):
         DenoiserConfig(block_out_channels=(48, 96, 96, 96), heads=(5, 4, 4, 4))
     with pytest.raises(UserError, match=r"context_width is 64: .* 128"):
         DiffTalk(DiffTalkConfig(DenoiserConfig(context_width=64)))
