@@ -104,7 +104,7 @@ def _run(job: Job) -> Outcome:
     made_from, name, there = describe(job), job.source.name, _read(job.clip_json)
     if is_same(there, made_from):
         clip, action = Clip(job.root, name, there["frames"]), "skipped"
-        add_missing([clip], job.features, job.models)
+        add_missing(clip, job.features, job.models)
         if there["identity"] != job.source.identity:
             write_json(job.clip_json, {**there, "identity": job.source.identity})
     elif not job.retry and is_same(refusal := _read(job.refusal), made_from):

@@ -1,6 +1,7 @@
 """Run jobs in worker processes."""
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
@@ -33,7 +34,8 @@ def run_jobs(
             yield job, result
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(max(1, min(workers, len(jobs))), initializer=_ignore_interrupts, context=context)
+    workers = max(1, min(workers, len(jobs)))
+    pool = ProcessPool(workers, initializer=_start_worker, initargs=[workers], context=context)
     try:
         futures = {pool.schedule(function, args=[job], timeout=timeout): job for job in jobs}
         for future in as_completed(futures):
@@ -53,6 +55,7 @@ def failure_reason(error: Exception) -> str:
     return f"unexpected error: {type(error).__name__}: {error}"
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the parent, which stops the workers."""
+def _start_worker(workers: int) -> None:
+    """Leave Ctrl-C to the parent, which stops the workers, and share the cores with the other workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))  # for torch, imported later

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from difftalk_pl.data.clips import create_dataset, read_index, write_index
-from difftalk_pl.data.features.kinds import SpeechModels, check_kinds, check_models, shared_threads
+from difftalk_pl.data.features.kinds import SpeechModels, check_kinds, check_models
 from difftalk_pl.data.features.stored import record_models
 from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.make_clip import Job, Outcome, Settings, refuse, run_job
@@ -89,7 +89,7 @@ def prepare(
     """
     settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds)
     kinds = check_kinds(features)
-    models = SpeechModels(deepspeech, speech_model, speech_layer, threads=shared_threads(workers))
+    models = SpeechModels(deepspeech, speech_model, speech_layer)
     chosen = take_shard(find_sources(sources, identity, names), shard)
     made_with = check_models(kinds, models)
     create_dataset(out, size)

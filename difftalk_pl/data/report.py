@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from difftalk_pl.data.clips import Clip, open_clips, read_index
+from difftalk_pl.data.clips import Clip, open_clips, read_index, verify
 from difftalk_pl.data.overlay import write_overlay
+from difftalk_pl.data.parallel import failure_reason, run_jobs
 from difftalk_pl.data.quality import MEASURES, TABLE, measure, read_quality
 from difftalk_pl.errors import UserError, reason_of
 from difftalk_pl.files import replacing
@@ -45,15 +46,16 @@ def report(data: Path, workers: int = 1) -> None:
 
 
 def measure_clips(root: Path, clips: list[Clip], workers: int = 1) -> pd.DataFrame:
-    """Measure the clips that are new or have changed and write quality.csv; a damaged clip has a reason there."""
+    """Measure the clips that are new or have changed and write quality.csv; a damaged clip has its reason there."""
     before = read_quality(root).set_index("name", drop=False)
     rows = {clip.name: dict(before.loc[clip.name]) for clip in clips if _is_current(clip, before)}
     missing = [clip for clip in clips if clip.name not in rows]
     try:
         with progress_bar() as bar:
             task = bar.add_task("measuring", total=len(clips), completed=len(rows))
-            for clip in missing:
-                rows[clip.name] = measure_clip(clip)
+            for clip, result in run_jobs(measure_clip, missing, workers):
+                failed = isinstance(result, Exception)
+                rows[clip.name] = {"name": clip.name, "reason": failure_reason(result)} if failed else result
                 bar.advance(task)
     finally:
         table = pd.DataFrame([rows[name] for name in sorted(rows)], columns=before.columns)
@@ -66,6 +68,7 @@ def measure_clip(clip: Clip) -> dict[str, Any]:
     """Verify and measure a clip and draw its contact sheet; return its row of quality.csv."""
     row = {"name": clip.name, "reason": "", "stamp": _stamp(clip)}
     try:
+        verify(clip)
         write_overlay(clip, clip.root / "report" / f"{clip.name}.jpg")
         return row | measure(clip)
     except (UserError, OSError, ValueError, LookupError) as error:

@@ -1,5 +1,6 @@
 """Audio on the clock of the frames, whole or part by part, and mono WAV files of 16 bit."""
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def read_wav(path: Path, samples: int, rate: int, part: slice = slice(None)) -> 
     """
     try:
         found, content = wavfile.read(path, mmap=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, struct.error) as error:
         raise UserError(f"{path}: not a readable WAV file ({error}); prepare its clip again") from error
     if (found, content.dtype, content.shape) != (rate, np.int16, (samples,)):
         wanted = f"expected int16 ({samples},) at {rate} Hz; prepare its clip again"

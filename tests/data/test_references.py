@@ -11,7 +11,7 @@ from difftalk_pl.data.driven import DrivenClip
 from difftalk_pl.data.pixels import to_network
 from difftalk_pl.data.references import ReferencePolicy, ReferenceRule, mouth_opening, read_picture
 from difftalk_pl.data.synthetic.dataset import perform
-from difftalk_pl.data.synthetic.puppet import Pose, landmarks
+from difftalk_pl.data.synthetic.geometry import Pose, landmarks
 from difftalk_pl.errors import UserError
 
 # The one reference of a clip

@@ -1,7 +1,6 @@
 """The feature kind deepspeech: DeepSpeech 0.1.0, which the paper uses, from Mozilla's frozen graph without TensorFlow.
 
-The network gives 29 numbers every 20 ms: scores before the softmax of space, the letters, the apostrophe and, last,
-the blank of CTC.
+It gives 29 numbers every 20 ms: scores before the softmax of space, letters, apostrophe and, last, CTC's blank.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ CONTEXT = 9  # steps before and after that the network takes beside a step
 INPUTS = (2 * CONTEXT + 1) * COEFFICIENTS  # 494
 CLIP = 20.0  # upper bound of the dense layers' activations
 FORGET_BIAS = 1.0  # TensorFlow's cell adds it at run time; it is not in the file
-CHUNK = 3000  # steps that pass the layers at once: a minute
+CHUNK = 3000  # steps that pass the layers at once, a minute, so that memory does not grow with the length
 CELL = "bidirectional_rnn/{}/basic_lstm_cell/{}"
 LATER = ("lstm_fused_cell", "cudnn_lstm")  # beginnings of names in the graphs of 0.2 to 0.9
 REMEDY = (
@@ -34,8 +33,6 @@ REMEDY = (
 
 class DeepSpeech(nn.Module):
     """Three dense layers, one LSTM in each direction over the whole clip, two dense layers.
-
-    A clip passes in chunks, so that memory does not grow with its length; the scores are those of the whole.
 
     Args:
         hidden: width; the third layer and the LSTM's output are twice as wide.
@@ -89,8 +86,7 @@ class DeepSpeechFeatures:
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """Return the features (2T, 29) float32 of samples (N,) int16 at 16 kHz.
 
-        AD-NeRF interpolates the scores to an exact 50 Hz. They come at 50 Hz, at least one for each step, so that only
-        the surplus of an incomplete frame is cut off here.
+        AD-NeRF interpolates the scores to 50 Hz. They come at 50 Hz, so only an incomplete frame's are cut off here.
         """
         if (steps := steps_of(samples)) == 0:
             return np.zeros((0, self.channels), np.float32)
@@ -132,8 +128,8 @@ def load_deepspeech(path: Path) -> DeepSpeech:
         state = {f"dense{n}.weight": torch.from_numpy(np.array(constants[f"h{n}"].T, order="C")) for n in "12356"}
         state |= {f"dense{n}.bias": torch.from_numpy(np.array(constants[f"b{n}"])) for n in "12356"}
         for direction, lstm in (("fw", "forward_lstm"), ("bw", "backward_lstm")):
-            weights = _lstm_weights(*(constants[CELL.format(direction, part)] for part in ("kernel", "bias")))
-            state |= {f"{lstm}.{name}_l0": value for name, value in weights.items()}
+            kernel, bias = (constants[CELL.format(direction, part)] for part in ("kernel", "bias"))
+            state |= {f"{lstm}.{name}_l0": value for name, value in _lstm_weights(kernel, bias).items()}
         with torch.device("meta"):
             network = DeepSpeech(len(constants["b1"]), len(constants["b6"]))
         network.load_state_dict(state, assign=True)
@@ -145,18 +141,17 @@ def load_deepspeech(path: Path) -> DeepSpeech:
 
 
 def _lstm_weights(kernel: np.ndarray, bias: np.ndarray) -> dict[str, Tensor]:
-    """Convert the weights of TensorFlow's cell to PyTorch's.
+    """Convert TensorFlow's cell: kernel (inputs + hidden, 4 * hidden), bias (4 * hidden,).
 
-    Args:
-        kernel: (inputs + hidden, 4 * hidden), columns in the order of `bias`.
-        bias: (4 * hidden,), gates i, j (the candidate), f, o; PyTorch's order is i, f, g (the candidate), o.
+    Its gates are i, j (the candidate), f, o; PyTorch's are i, f, g (the candidate), o.
     """
-    i, j, f, o = rearrange(kernel, "r (g h) -> g h r", g=4)
+    i, j, f, o = rearrange(np.concatenate([kernel, bias[None]]), "r (g h) -> g h r", g=4)
     weight, hidden = torch.from_numpy(np.concatenate([i, f, j, o])), len(i)
-    i, j, f, o = rearrange(bias, "(g h) -> g h", g=4)
+    forget = torch.zeros(4, hidden)
+    forget[1] = FORGET_BIAS
     return {
-        "weight_ih": weight[:, :-hidden].contiguous(),
-        "weight_hh": weight[:, -hidden:].contiguous(),
-        "bias_ih": torch.from_numpy(np.concatenate([i, f + np.float32(FORGET_BIAS), j, o])),
+        "weight_ih": weight[:, : -hidden - 1].contiguous(),
+        "weight_hh": weight[:, -hidden - 1 : -1].contiguous(),
+        "bias_ih": weight[:, -1] + forget.flatten(),
         "bias_hh": torch.zeros(4 * hidden),
     }

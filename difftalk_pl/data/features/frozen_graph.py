@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
+VARINT, BYTES = 0, 2  # wire types
+SIZES = {1: 8, 5: 4}  # bytes of the fixed ones
 DT_FLOAT = 1
 
 
@@ -29,15 +30,13 @@ def read_constants(path: Path) -> dict[str, np.ndarray]:
     try:
         for number, node in _fields(graph):
             parts = dict(_fields(node)) if number == 1 else {}
-            if parts.get(2) != b"Const":
-                continue
-            attributes = [dict(_fields(value)) for part, value in _fields(node) if part == 5]
-            value = next(dict(_fields(one[2])) for one in attributes if one[1] == b"value")
-            if (array := _floats(value[8])) is not None:
-                constants[bytes(parts[1]).decode()] = array
+            if parts.get(2) == b"Const":
+                attributes = [dict(_fields(value)) for part, value in _fields(node) if part == 5]
+                tensor = next(dict(_fields(one[2]))[8] for one in attributes if one[1] == b"value")
+                constants[bytes(parts[1]).decode()] = _floats(tensor)
     except (TypeError, IndexError, KeyError, StopIteration) as error:
         raise ValueError(f"not a frozen TensorFlow graph, or truncated after {len(constants)} constants") from error
-    return constants
+    return {name: array for name, array in constants.items() if array is not None}
 
 
 def _floats(tensor: memoryview) -> np.ndarray | None:
@@ -57,23 +56,20 @@ def _fields(buffer: memoryview | bytes) -> Iterator[tuple[int, Any]]:
     position = 0
     while position < len(buffer):
         key, position = _varint(buffer, position)
-        number, kind = key >> 3, key & 7
-        if kind == VARINT:
+        if key & 7 == VARINT:
             value, position = _varint(buffer, position)
-            yield number, value
+            yield key >> 3, value
             continue
-        length, position = _varint(buffer, position) if kind == BYTES else ({FIXED64: 8, FIXED32: 4}[kind], position)
+        length, position = _varint(buffer, position) if key & 7 == BYTES else (SIZES[key & 7], position)
         if position + length > len(buffer):
             raise IndexError("truncated")
-        yield number, buffer[position : position + length]
+        yield key >> 3, buffer[position : position + length]
         position += length
 
 
 def _varint(buffer: memoryview | bytes, position: int) -> tuple[int, int]:
     value = shift = 0
-    while True:
-        byte = buffer[position]
+    while (byte := buffer[position]) & 0x80:
         value |= (byte & 0x7F) << shift
         position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position
+    return value | byte << shift, position + 1

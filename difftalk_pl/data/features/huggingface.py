@@ -20,7 +20,6 @@ from difftalk_pl.data.features.kinds import FeatureModel, SpeechModels
 from difftalk_pl.data.features.windows import STEP, steps_of
 from difftalk_pl.errors import UserError
 
-CLASSES = {"wav2vec2": "Wav2Vec2Model", "hubert": "HubertModel"}
 EXAMPLES = {"wav2vec2": "facebook/wav2vec2-base-960h", "hubert": "facebook/hubert-base-ls960"}
 WINDOW = 400  # samples that a step takes
 VARIANCE_FLOOR = 1e-7  # of the models' own preprocessing
@@ -39,15 +38,13 @@ class SpeechModelFeatures:
 
     def __init__(self, kind: str, models: SpeechModels) -> None:
         if (model := models.speech_model) is None:
-            raise UserError(f"features {kind} need --speech-model: a model's folder or hub name, {EXAMPLES[kind]}")
-        self.name = kind
-        self.network, self.normalize = _load(kind, model)
-        self.network.to(models.torch_device())
-        self.channels, last = self.network.config.hidden_size, self.network.config.num_hidden_layers
-        self.layer = last if models.speech_layer is None else models.speech_layer
-        if not 0 <= self.layer <= last:
-            raise UserError(f"--speech-layer {self.layer}: {model} has layers 0 to {last}")
-        name = Path(model).name if Path(model).is_dir() else model
+            raise UserError(f"features {kind} need --speech_model: a model's folder or hub name, {EXAMPLES[kind]}")
+        network, self.normalize = _load(kind, model)
+        self.name, self.network, self.last = kind, network.to(models.torch_device()), network.config.num_hidden_layers
+        self.layer = self.last if models.speech_layer is None else models.speech_layer
+        if not 0 <= self.layer <= self.last:
+            raise UserError(f"--speech_layer {self.layer}: {model} has layers 0 to {self.last}")
+        name, self.channels = Path(model).name if Path(model).is_dir() else model, network.config.hidden_size
         self.model = FeatureModel(f"{name}, layer {self.layer}", self._hash(), self.channels)
 
     @torch.inference_mode()
@@ -72,7 +69,7 @@ class SpeechModelFeatures:
 
     def _states(self, sound: Tensor) -> Tensor:
         """(1, N) samples -> (1, S, C). The last layer's output is normalised where the model does so."""
-        if self.layer == self.network.config.num_hidden_layers:
+        if self.layer == self.last:
             return self.network(sound).last_hidden_state
         return self.network(sound, output_hidden_states=True).hidden_states[self.layer]
 
@@ -81,8 +78,7 @@ class SpeechModelFeatures:
         settings = {"layer": self.layer, "normalize": self.normalize, "chunk": CHUNK_STEPS, "context": CONTEXT_STEPS}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, value in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -90,7 +86,7 @@ open_kind = SpeechModelFeatures
 
 
 def _load(kind: str, model: str) -> tuple[Any, bool]:
-    """Load the network, and whether it takes audio of zero mean and unit variance; no file is unpickled freely."""
+    """Load the network, and whether it takes audio of zero mean and unit variance; weights are not unpickled."""
     try:
         import transformers
     except ImportError as error:
@@ -98,20 +94,19 @@ def _load(kind: str, model: str) -> tuple[Any, bool]:
         raise UserError(f"features {kind} need the package transformers: {install}") from error
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    options = {"weights_only": True, "dtype": torch.float32, "output_loading_info": True}
     try:
         config = transformers.AutoConfig.from_pretrained(model)
         if config.model_type != kind:
-            raise UserError(f"--speech-model {model}: a {config.model_type}, expected a {kind}, as {EXAMPLES[kind]}")
-        network, report = getattr(transformers, CLASSES[kind]).from_pretrained(
-            model, weights_only=True, dtype=torch.float32, output_loading_info=True
-        )
+            raise UserError(f"--speech_model {model}: a {config.model_type}, expected a {kind}, as {EXAMPLES[kind]}")
+        network, report = transformers.AutoModel.from_pretrained(model, config=config, **options)
     except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise UserError(
-            f"--speech-model {model}: cannot be loaded ({str(error).strip().splitlines()[0]}); give the folder of a "
+            f"--speech_model {model}: cannot be loaded ({str(error).strip().splitlines()[0]}); give the folder of a "
             f"downloaded model (config.json, model.safetensors) or, with a network, its hub name, as {EXAMPLES[kind]}"
         ) from error
     if missing := sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])} - {ONLY_IN_TRAINING}):
-        raise UserError(f"--speech-model {model}: no fitting weights for {missing[0]} and {len(missing) - 1} more")
+        raise UserError(f"--speech_model {model}: no fitting weights for {missing[0]} and {len(missing) - 1} more")
     try:
         normalize = transformers.Wav2Vec2FeatureExtractor.from_pretrained(model).do_normalize
     except OSError:  # no such file in the folder; most models were trained so

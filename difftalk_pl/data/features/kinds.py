@@ -3,7 +3,6 @@
 A new kind is a module with a function `open_kind(kind, models)`, entered in KINDS.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,7 +17,7 @@ from difftalk_pl.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-KINDS = {
+KINDS = {  # name -> module
     "mfcc": "difftalk_pl.data.features.mfcc",
     "deepspeech": "difftalk_pl.data.features.deepspeech",
     "wav2vec2": "difftalk_pl.data.features.huggingface",
@@ -30,13 +29,7 @@ SHOWN = 12  # hexadecimal digits of a hash in messages
 
 @dataclass(frozen=True)
 class FeatureModel:
-    """The network that made learned features. Equal hashes mean equal features; the name is for people.
-
-    Args:
-        name: of the file or model, with the layer where there is a choice.
-        sha256: of the file, or of tensors, layer and scaling of the input.
-        channels: numbers a step.
-    """
+    """The network that made learned features: equal hashes mean equal features; `channels` are numbers a step."""
 
     name: str = field(compare=False)
     sha256: str
@@ -67,25 +60,17 @@ class SpeechModels:
         speech_model: folder or hub name of a wav2vec 2.0 or HuBERT.
         speech_layer: layer whose output is taken, 0 for the input of the first; the last by default.
         device: cpu, cuda, or auto.
-        threads: of each process, where several share the machine; all cores by default.
     """
 
     deepspeech: Path | None = None
     speech_model: str | None = None
     speech_layer: int | None = None
     device: str = "auto"
-    threads: int | None = None
 
     def torch_device(self) -> "torch.device":
-        """Return the device that `device` means on this machine."""
         import torch
 
         return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device)
-
-
-def shared_threads(workers: int) -> int:
-    """Return the threads for each of several processes that compute at the same time."""
-    return max(1, (os.cpu_count() or 1) // max(1, workers))
 
 
 def check_kinds(features: Sequence[str] | str) -> tuple[str, ...]:
@@ -99,13 +84,9 @@ def check_kinds(features: Sequence[str] | str) -> tuple[str, ...]:
 @lru_cache
 def open_features(kind: str, models: SpeechModels = SpeechModels()) -> FeatureKind:
     """Open a kind; a network is loaded once a process. Raises UserError where it is missing or does not fit."""
-    if models.threads is not None and kind in OPTIONS:
-        import torch
-
-        torch.set_num_threads(models.threads)
     return import_module(KINDS[kind]).open_kind(kind, models)
 
 
 def check_models(kinds: Sequence[str], models: SpeechModels) -> dict[str, FeatureModel]:
-    """Load the network of every learned kind once, hash it and let it go. Raises UserError as `open_features` does."""
-    return {kind: import_module(KINDS[kind]).open_kind(kind, models).model for kind in kinds if kind in OPTIONS}
+    """Return the network of every learned kind. Raises UserError as `open_features` does."""
+    return {kind: model for kind in kinds if (model := open_features(kind, models).model)}

@@ -1,14 +1,11 @@
-"""The clocks of a prepared clip, and the windows that are cut from its speech features.
-
-Features come every 20 ms, frames every 40 ms: D[s] is centred on s * 20 ms, frame k is shown at k * 40 ms.
-"""
+"""The clocks of a prepared clip, and the windows that are cut from its speech features."""
 
 import numpy as np
 
 FPS = 25
 RATE = 16000
-STEPS_PER_FRAME = 2
-STEP = RATE // FPS // STEPS_PER_FRAME  # samples between two steps of features: 20 ms
+STEPS_PER_FRAME = 2  # features come every 20 ms, frames every 40 ms
+STEP = RATE // FPS // STEPS_PER_FRAME  # samples
 WINDOW = 16  # steps around a frame, 0.32 s
 AROUND = (4, 3)  # smoothing sees frames i-4 … i+3: slot 4 is the frame itself
 
@@ -25,8 +22,7 @@ def audio_windows(steps: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
     Args:
         steps: features of a clip, (2T, C).
-        frames: frame numbers, any shape (...), possibly beyond the clip; steps between two are interpolated for a
-            fraction.
+        frames: frame numbers, any shape (...), possibly beyond the clip; between two frames steps are interpolated.
 
     Returns:
         (..., 16, C) float32; row 8 is at time k / 25 s.
@@ -41,11 +37,6 @@ def audio_windows(steps: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 def smoothing_windows(steps: np.ndarray, frames: np.ndarray, around: tuple[int, int] = AROUND) -> np.ndarray:
     """Cut the windows of the frames that the attention over frames sees, by default i-4 … i+3; zeros beyond the clip.
-
-    Args:
-        steps: features of a clip, (2T, C).
-        frames: frame numbers, any shape (...).
-        around: frames before and after.
 
     Returns:
         (..., 8, 16, C) float32; slot 4 is the frame itself. Paper, section 3.2; positions as in AD-NeRF.

@@ -1,30 +1,35 @@
 """Formant speech whose mouth is known: the sound half of the synthetic clips.
 
-A plan of syllables drives sound and lips alike. F1 rises from its closed value only as far as the mouth is open, so the
-opening can be heard, exactly as in a vocal tract; F2 tells how wide the lips are. Nothing else about the mouth is
-random, and neither signal lags behind the other. Resonators in cascade after D. H. Klatt, "Software for a
-cascade/parallel formant synthesizer", JASA 67 (1980).
+A plan of syllables drives sound and lips alike. F1 rises from its closed value only as far as the mouth is open, as in
+a vocal tract, so that the opening can be heard; F2 tells how wide the lips are. Neither signal lags behind the other.
+Resonators in cascade after D. H. Klatt, "Software for a cascade/parallel formant synthesizer", JASA 67 (1980).
 """
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import butter, sosfilt
 
-RATE = 16000
+from difftalk_pl.data.features.windows import FPS, RATE
+
 CONTROL = 200  # articulation steps a second
 BLOCK = RATE // CONTROL  # samples for which the resonators hold still: 5 ms
-CLOSED_F1 = 220.0  # Hz, where the first formant sits while the lips touch
-OPEN_F1 = 800.0  # Hz, a mouth as wide as it goes
+CLOSED_F1, OPEN_F1 = 220.0, 800.0  # Hz, the first formant while the lips touch, and of a mouth as wide as it goes
 NEUTRAL_F2, F2_REACH = 1450.0, 850.0  # Hz; lips at rest, and the distance that spreads or rounds them fully
 BANDWIDTHS = np.array([70.0, 90.0, 130.0, 220.0, 300.0])  # Hz, F1 .. F5
 UPPER_FORMANTS = (3500.0, 4500.0)  # Hz, F4 and F5 do not move
 MURMUR = (250.0, 1100.0, 2250.0)  # Hz, the nasal tract behind closed lips
-
+VOICE = {  # ranges of what stays the same in a speaker's sound, besides pitch (Hz) and formant_scale (a factor)
+    "open_quotient": (0.5, 0.7),
+    "jitter": (0.004, 0.015),
+    "vibrato": (0.005, 0.02),
+    "vibrato_rate": (4.5, 6.5),  # Hz
+    "level": (0.08, 0.14),
+    "floor": (6, 14),  # of the noise, int16 steps
+}
 # Mean formants of men, Hz: G. E. Peterson and H. L. Barney, JASA 24 (1952); "e" and "@" by interpolation.
-# The open ones come more often than they should: a demo wants to see the mouth move.
 VOWELS = {
     "i": (280.0, 2250.0, 2950.0),
     "e": (430.0, 2050.0, 2600.0),
@@ -36,22 +41,8 @@ VOWELS = {
     "u": (310.0, 870.0, 2240.0),
     "@": (500.0, 1450.0, 2450.0),
 }
-FREQUENCY = (0.08, 0.12, 0.13, 0.15, 0.17, 0.12, 0.10, 0.06, 0.07)  # of the vowels above
-CONSONANTS = {"b": 0.05, "m": 0.3, "p": 0.0}  # closed lips, with the loudness of their voicing
-
-
-@dataclass(frozen=True)
-class Voice:
-    """What stays the same in one speaker's sound. Pitch in Hz, floor in int16 steps, the rest are factors."""
-
-    pitch: float
-    formant_scale: float
-    open_quotient: float
-    jitter: float
-    vibrato: float
-    vibrato_rate: float
-    level: float
-    floor: float
+FREQUENCY = (0.08, 0.12, 0.13, 0.15, 0.17, 0.12, 0.10, 0.06, 0.07)  # of the vowels; open ones more than in speech
+CONSONANTS = {"b": (0.05, 0.12), "m": (0.3, 0.0), "p": (0.0, 0.25)}  # closed lips: loudness of voicing and burst
 
 
 class Segment(NamedTuple):
@@ -76,69 +67,64 @@ class Articulation(NamedTuple):
     opening: np.ndarray
     width: np.ndarray
 
-    def mouth(self, frames: int, fps: int = 25) -> tuple[np.ndarray, np.ndarray]:
-        """Opening and width at exactly k / fps seconds, (frames,) each."""
-        times, clock = np.arange(frames) / fps, np.arange(len(self.opening)) / CONTROL
+    def mouth(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return opening and width at k / 25 s, (frames,) each."""
+        times, clock = np.arange(frames) / FPS, np.arange(len(self.opening)) / CONTROL
         return np.interp(times, clock, self.opening), np.interp(times, clock, self.width)
 
 
-def draw_voice(rng: np.random.Generator) -> Voice:
-    """A speaker; long vocal tracts (low formants) tend to go with low pitch, as in people."""
+def draw_voice(rng: np.random.Generator) -> SimpleNamespace:
+    """Draw a speaker; low formants (long vocal tracts) tend to go with low pitch, as in people."""
     size = rng.uniform(-1, 1)
-    return Voice(
-        pitch=float(np.clip(155 * 1.55 ** (0.7 * size + 0.45 * rng.uniform(-1, 1)), 90, 250)),
-        formant_scale=float(np.clip(1 + 0.1 * size + 0.05 * rng.uniform(-1, 1), 0.85, 1.15)),
-        open_quotient=float(rng.uniform(0.5, 0.7)),
-        jitter=float(rng.uniform(0.004, 0.015)),
-        vibrato=float(rng.uniform(0.005, 0.02)),
-        vibrato_rate=float(rng.uniform(4.5, 6.5)),
-        level=float(rng.uniform(0.08, 0.14)),
-        floor=float(rng.uniform(6, 14)),
-    )
+    pitch = float(np.clip(155 * 1.55 ** (0.7 * size + 0.45 * rng.uniform(-1, 1)), 90, 250))
+    scale = float(np.clip(1 + 0.1 * size + 0.05 * rng.uniform(-1, 1), 0.85, 1.15))
+    traits = {name: float(rng.uniform(*limits)) for name, limits in VOICE.items()}
+    return SimpleNamespace(pitch=pitch, formant_scale=scale, **traits)
 
 
 def make_plan(rng: np.random.Generator, seconds: float) -> list[Segment]:
-    """Phrases of syllables with pauses between them, about four syllables a second, pauses a fifth of the time."""
+    """Draw phrases of about four syllables a second with pauses between them, a fifth of the time."""
     plan, total = [Segment("pause", rng.uniform(0.1, 0.3))], 0.0
-    names = list(VOWELS)
     while total < seconds:
         for _ in range(rng.integers(5, 10)):
             if rng.random() < 0.8 or plan[-1].sound == "pause":
                 plan.append(Segment(str(rng.choice(list(CONSONANTS))), rng.uniform(0.06, 0.09)))
-            plan.append(Segment(str(rng.choice(names, p=FREQUENCY)), rng.uniform(0.12, 0.28), rng.uniform(0.8, 1.25)))
+            vowel = str(rng.choice(list(VOWELS), p=FREQUENCY))
+            plan.append(Segment(vowel, rng.uniform(0.12, 0.28), rng.uniform(0.8, 1.25)))
         plan.append(Segment("pause", rng.uniform(0.25, 0.8)))
         total = sum(segment.seconds for segment in plan)
     return plan
 
 
 def articulate(plan: list[Segment], seconds: float) -> Articulation:
-    """The control tracks of a plan, cut at `seconds`: the lips leave and reach closure inside the vowels."""
+    """Compute the control tracks of a plan, cut at `seconds`; the lips open and close inside the vowels."""
     steps = [max(1, round(segment.seconds * CONTROL)) for segment in plan]
-    ends = np.cumsum(steps)
-    n = int(ends[-1])
-    open_ramp, voicing, nasal, burst, effort = (np.zeros(n) for _ in range(5))
+    vowel = [False, *(segment.sound in VOWELS for segment in plan), False]
+    ends, n = np.cumsum(steps), sum(steps)
+    ramp, voicing, nasal, burst = (np.zeros(n) for _ in range(4))
     for i, (segment, end, length) in enumerate(zip(plan, ends, steps, strict=True)):
         here = slice(end - length, end)
         if segment.sound in VOWELS:
-            before, after = (i > 0 and plan[i - 1].sound in VOWELS), (i + 1 < len(plan) and plan[i + 1].sound in VOWELS)
-            open_ramp[here] = _ramp(length, 0.06, not before, not after)
-            voicing[here] = _ramp(length, 0.025, not before, not after) * (0.4 + 0.6 * segment.effort)
+            alone = not vowel[i], not vowel[i + 2]
+            ramp[here] = _ramp(length, 0.06, *alone)
+            voicing[here] = _ramp(length, 0.025, *alone) * (0.4 + 0.6 * segment.effort)
         elif segment.sound != "pause":
-            voicing[here], nasal[here] = CONSONANTS[segment.sound], segment.sound == "m"
-            burst[end - 2 : end] = 0.0 if segment.sound == "m" else 0.12 if segment.sound == "b" else 0.25
-        effort[here] = segment.effort
+            voicing[here], burst[end - 2 : end] = CONSONANTS[segment.sound]
+            nasal[here] = segment.sound == "m"
     formants = _glide(np.repeat(_targets(plan), steps, axis=0))
-    raised = CLOSED_F1 + (formants[:, 0] - CLOSED_F1) * _glide(effort) * open_ramp
+    effort = _glide(np.repeat([segment.effort for segment in plan], steps))
+    raised = CLOSED_F1 + (formants[:, 0] - CLOSED_F1) * effort * ramp
     opening = np.clip((raised - CLOSED_F1) / (OPEN_F1 - CLOSED_F1), 0, 1)
-    speaking = gaussian_filter1d((np.repeat([s.sound != "pause" for s in plan], steps)).astype(float), 0.015 * CONTROL)
+    sounds = np.repeat([segment.sound != "pause" for segment in plan], steps)
+    speaking = gaussian_filter1d(sounds.astype(float), 0.015 * CONTROL)
     width = np.clip((formants[:, 1] - NEUTRAL_F2) / F2_REACH, -1, 1) * np.clip(2 * speaking - 1, 0, 1)
     formants[:, 0] = CLOSED_F1 + (OPEN_F1 - CLOSED_F1) * opening
-    tracks = Articulation(formants, voicing, nasal, burst, _declination(plan, steps), opening, width)
+    tracks = formants, voicing, nasal, burst, _declination(sounds), opening, width
     return Articulation(*(track[: round(seconds * CONTROL) + 1] for track in tracks))
 
 
-def speak(voice: Voice, tracks: Articulation, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """The sound of the tracks: int16 (samples,), 16 kHz mono, with a faint noise floor everywhere."""
+def speak(voice: SimpleNamespace, tracks: Articulation, samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Synthesize the tracks: int16 (samples,), 16 kHz mono, with a faint noise floor everywhere."""
     clock, control = np.arange(samples) / RATE, np.arange(len(tracks.voicing)) / CONTROL
     voicing, nasal, burst, falling = (
         np.interp(clock, control, track) for track in (tracks.voicing, tracks.nasal, tracks.burst, tracks.declination)
@@ -156,23 +142,19 @@ def speak(voice: Voice, tracks: Articulation, samples: int, rng: np.random.Gener
 
 
 def _glide(targets: np.ndarray) -> np.ndarray:
-    """From one target to the next in about 40 ms, as lips and tongue do; symmetric in time, so that nothing lags."""
+    """Pass from one target to the next in about 40 ms, as lips and tongue do; symmetric in time."""
     return gaussian_filter1d(targets, 0.02 * CONTROL, axis=0, mode="nearest")
 
 
 def _ramp(length: int, seconds: float, rises: bool, falls: bool) -> np.ndarray:
-    """1 in the middle, raised cosines to 0 at the ends that meet closed lips. (length,)."""
-    width = min(seconds * CONTROL, 0.45 * length)
-    ramp, step = np.ones(length), np.arange(length)
-    if rises:
-        ramp = np.minimum(ramp, np.clip(step / width, 0, 1))
-    if falls:
-        ramp = np.minimum(ramp, np.clip((length - step) / width, 0, 1))
-    return 0.5 - 0.5 * np.cos(np.pi * ramp)
+    """Return 1 in the middle and raised cosines to 0 at the ends that meet closed lips, (length,)."""
+    width, step = min(seconds * CONTROL, 0.45 * length), np.arange(length)
+    up, down = np.clip(step / width, 0, 1), np.clip((length - step) / width, 0, 1)
+    return 0.5 - 0.5 * np.cos(np.pi * np.minimum(up if rises else 1.0, down if falls else np.ones(length)))
 
 
 def _targets(plan: list[Segment]) -> np.ndarray:
-    """Formants to aim at, (segments, 3) Hz: closed lips already take the shape of the vowel to come."""
+    """Return the formants to aim at, (segments, 3) Hz: closed lips already take the shape of the vowel to come."""
     targets, ahead = [], VOWELS["@"]
     for segment in reversed(plan):
         ahead = VOWELS["@"] if segment.sound == "pause" else VOWELS.get(segment.sound, ahead)
@@ -180,18 +162,16 @@ def _targets(plan: list[Segment]) -> np.ndarray:
     return np.array(targets[::-1])
 
 
-def _declination(plan: list[Segment], steps: list[int]) -> np.ndarray:
-    """1 at a phrase's start, 0 at its end: the line along which pitch falls."""
-    pauses = np.repeat([segment.sound == "pause" for segment in plan], steps)
-    edges = np.flatnonzero(np.diff(pauses.astype(int), prepend=1, append=1))
-    track = np.zeros(len(pauses))
-    for start, end in zip(edges[::2], edges[1::2], strict=False):
+def _declination(sounds: np.ndarray) -> np.ndarray:
+    """Return the line along which pitch falls: 1 at a phrase's start, 0 at its end. sounds: not a pause, (N,)."""
+    edges, track = np.flatnonzero(np.diff(sounds.astype(int), prepend=0, append=0)), np.zeros(len(sounds))
+    for start, end in edges.reshape(-1, 2):
         track[start:end] = np.linspace(1, 0, end - start)
     return track
 
 
-def _glottis(voice: Voice, falling: np.ndarray, clock: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Derivative of the glottal flow: a smooth opening, a faster closing and a closed rest in every period.
+def _glottis(voice: SimpleNamespace, falling: np.ndarray, clock: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the derivative of the glottal flow: in every period a smooth opening, a faster closing and a rest.
 
     A. E. Rosenberg, JASA 49 (1971), polynomial pulse. Jitter is drawn anew for each period.
     """
@@ -211,7 +191,7 @@ def _glottis(voice: Voice, falling: np.ndarray, clock: np.ndarray, rng: np.rando
 
 
 def _resonate(source: np.ndarray, formants: np.ndarray, scale: float) -> np.ndarray:
-    """F1 .. F5 in cascade, their poles renewed every 5 ms while the state is carried. formants: (samples, 3) Hz."""
+    """Pass F1 .. F5 in cascade, their poles renewed every 5 ms while the state is kept. formants: (samples, 3) Hz."""
     blocks = -(-len(source) // BLOCK)
     upper = np.broadcast_to(np.array(UPPER_FORMANTS) * scale, (blocks, 2))
     middle = formants[np.minimum(np.arange(blocks) * BLOCK + BLOCK // 2, len(source) - 1)]

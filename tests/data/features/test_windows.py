@@ -9,7 +9,7 @@ from python_speech_features import mfcc
 from difftalk_pl.data.features.mfcc import MFCC
 from difftalk_pl.data.features.windows import audio_windows, smoothing_windows
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "audio_windows.npz"  # three channels of the oracle's 29
+GOLDEN = Path(__file__).parents[2] / "golden" / "audio_windows.npz"  # three channels of the oracle's 29
 STEP = 320  # samples of 20 ms
 
 
