@@ -1,4 +1,4 @@
-"""Audio on the clock of the frames, whole or part by part, and mono WAV files of 16 bit."""
+"""Audio on the clock of the frames, whole or piece by piece, and the WAV files of prepared clips."""
 
 import struct
 from collections.abc import Iterator
@@ -10,20 +10,17 @@ from av.filter import Graph
 from scipy.io import wavfile
 
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.files import MediaError, audio_stream, check_span, clock_zero, media_errors, open_media
+from difftalk_pl.media.files import MediaError, check_span, clock_zero, media_errors, open_media
 
 RATE = 16000  # Hz
 HOLE = 0.02  # s; a larger jump of the timestamps is lost audio, a smaller one is rounding
 
 
 def audio_pieces(path: str | Path, rate: int = RATE, start: float = 0.0) -> Iterator[np.ndarray]:
-    """Decode the first audio track piece by piece: sample n of the whole belongs to n / rate s on the frames' clock.
+    """Decode the first audio track: sample n of the whole belongs to n / rate s on the clock of `read_frames`.
 
     ffmpeg's `aresample` puts silence before a track that starts late and where packets are lost, and drops what lies
     before `start`.
-
-    Args:
-        start: s; the first sample is number round(start * rate).
 
     Yields:
         (n,) int16, mixed to mono; each piece begins where the one before it ended.
@@ -33,11 +30,12 @@ def audio_pieces(path: str | Path, rate: int = RATE, start: float = 0.0) -> Iter
     """
     graph = None
     with open_media(path) as container, media_errors(path):
-        zero = clock_zero(container)
-        for frame in container.decode(audio_stream(container, path)):
+        if not container.streams.audio:
+            raise MediaError(f"{path}: no audio track")
+        for frame in container.decode(container.streams.audio[0]):
             graph = graph or _resampler(frame, rate, start)
             if frame.pts is not None:
-                frame.pts -= round(zero / frame.time_base)
+                frame.pts -= round(clock_zero(container) / frame.time_base)
             yield from _filtered(graph, frame)
         if graph is None:
             raise MediaError(f"{path}: the audio track holds no samples")
@@ -70,29 +68,6 @@ def fit_audio(samples: np.ndarray, n: int) -> np.ndarray:
     return np.pad(samples[:n], (0, max(0, n - len(samples))))
 
 
-def _resampler(frame: av.AudioFrame, rate: int, start: float) -> Graph:
-    """Build the filter for audio of this kind, from `start` s on."""
-    form = {"format": frame.format, "layout": frame.layout.name, "time_base": frame.time_base}
-    first = round(start * frame.sample_rate)
-    graph = Graph()
-    graph.link_nodes(
-        graph.add_abuffer(sample_rate=frame.sample_rate, **form),
-        graph.add("aresample", f"{rate}:async=1:min_hard_comp={HOLE}:first_pts={first}"),
-        graph.add("aformat", "sample_fmts=s16:channel_layouts=mono"),
-        graph.add("abuffersink"),
-    ).configure()
-    return graph
-
-
-def _filtered(graph: Graph, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
-    graph.push(frame)
-    while True:
-        try:
-            yield graph.pull().to_ndarray()[0]
-        except (BlockingIOError, EOFError):
-            return
-
-
 def write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
     """Write (N,) int16 as a mono WAV file."""
     wavfile.write(path, rate, np.ascontiguousarray(samples, np.int16))
@@ -112,3 +87,25 @@ def read_wav(path: Path, samples: int, rate: int, part: slice = slice(None)) -> 
         wanted = f"expected int16 ({samples},) at {rate} Hz; prepare its clip again"
         raise UserError(f"{path}: {content.dtype} {content.shape} at {found} Hz, {wanted}")
     return np.array(content[part])
+
+
+def _resampler(frame: av.AudioFrame, rate: int, start: float) -> Graph:
+    """Build ffmpeg's filter for audio of this kind, from `start` s on."""
+    graph, first = Graph(), round(start * frame.sample_rate)
+    layout, base = frame.layout.name, frame.time_base
+    graph.link_nodes(
+        graph.add_abuffer(sample_rate=frame.sample_rate, format=frame.format, layout=layout, time_base=base),
+        graph.add("aresample", f"{rate}:async=1:min_hard_comp={HOLE}:first_pts={first}"),
+        graph.add("aformat", "sample_fmts=s16:channel_layouts=mono"),
+        graph.add("abuffersink"),
+    ).configure()
+    return graph
+
+
+def _filtered(graph: Graph, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
+    graph.push(frame)
+    while True:
+        try:
+            yield graph.pull().to_ndarray()[0]
+        except (BlockingIOError, EOFError):
+            return

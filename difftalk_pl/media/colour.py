@@ -1,7 +1,6 @@
 """RGB <-> YUV, the same way in both directions, so that a frame comes back from a file as it went in.
 
-Matrix (BT.601 or BT.709), range (16-235) and place of the halved chroma samples have to agree between writer and
-reader. All three are written into our files and taken from the files of others.
+Matrix, range and place of the halved chroma samples are written into our files and taken from the files of others.
 """
 
 import numpy as np
@@ -11,10 +10,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from av.video.stream import VideoStream
 
 HD_LINES = 720  # from here on players expect BT.709, below it BT.601, where a file has no tag
-ACCURATE = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-)
-LANCZOS = (ACCURATE & ~Interpolation.BICUBIC) | Interpolation.LANCZOS
+SHARP = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 UNSPECIFIED, BT709, SMPTE170M = 2, 1, 6  # code points of ITU-T H.273; the last one is the matrix of BT.601
 
 
@@ -37,24 +33,22 @@ class ToRGB:
             src_colorspace=None if self.by_tags and frame.colorspace != UNSPECIFIED else Colorspace.ITU601,
             src_color_range=None if self.by_tags else ColorRange.JPEG,
             dst_color_range=ColorRange.JPEG,
-            interpolation=LANCZOS if side else ACCURATE,
+            interpolation=SHARP | (Interpolation.LANCZOS if side else Interpolation.BICUBIC),
             threads=1,
         )
         return np.ascontiguousarray(np.rot90(converted.to_ndarray(), round(frame.rotation / 90)))
 
 
 class ToLuma(ToRGB):
-    """Take the brightness of decoded frames, (H, W) uint8, which suffices for detectors.
-
-    The Y of the file comes as it is, 16-235 where the file says so, which costs next to nothing.
-    """
+    """Take the brightness of decoded frames, (H, W) uint8, as the file has it: it suffices for detectors and costs
+    next to nothing."""
 
     form = "gray"
     by_tags = False
 
 
 def to_yuv(image: np.ndarray, reformatter: VideoReformatter) -> VideoFrame:
-    """Convert (H, W, 3) uint8 to yuv420p; an odd side is padded by its edge."""
+    """Convert (H, W, 3) uint8 to yuv420p of limited range; an odd side is padded by its edge."""
     height, width = image.shape[:2]
     if height % 2 or width % 2:
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -64,7 +58,7 @@ def to_yuv(image: np.ndarray, reformatter: VideoReformatter) -> VideoFrame:
         dst_colorspace=Colorspace.ITU709 if height >= HD_LINES else Colorspace.ITU601,
         src_color_range=ColorRange.JPEG,
         dst_color_range=ColorRange.MPEG,
-        interpolation=ACCURATE,
+        interpolation=SHARP | Interpolation.BICUBIC,
         threads=1,
     )
 

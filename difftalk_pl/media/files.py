@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import av
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.format import Flags
 from av.stream import Disposition
@@ -46,13 +45,6 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     raise MediaError(f"{path}: no video track")
 
 
-def audio_stream(container: InputContainer, path: str | Path) -> AudioStream:
-    """Return the first audio track."""
-    if not container.streams.audio:
-        raise MediaError(f"{path}: no audio track")
-    return container.streams.audio[0]
-
-
 def clock_zero(container: InputContainer) -> float:
     """Return where the clock starts, s: broadcast streams count from an arbitrary time, files from zero."""
     discontinuous = Flags.ts_discont in Flags(container.format.flags)
@@ -60,10 +52,8 @@ def clock_zero(container: InputContainer) -> float:
 
 
 def check_span(path: str | Path, start: float, stop: float | None, end: float, grace: float = 1.0) -> None:
-    """Raise MediaError for a span with nothing in it, or one that goes more than `grace` seconds beyond the end.
-
-    Times in lists are often whole seconds, and rounded up.
-    """
+    """Raise MediaError for a span with nothing in it, or one that ends more than `grace` seconds after `end`: times in
+    lists are often whole seconds, and rounded up."""
     if start >= end or (stop is not None and stop - end > grace):
         span = f"from {start:g} s on" if stop is None else f"from {start:g} to {stop:g} s"
         raise MediaError(f"{path}: there is no span {span} in it: it ends at {end:.2f} s")

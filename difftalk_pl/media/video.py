@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
@@ -37,29 +36,20 @@ class VideoInfo(NamedTuple):
     has_audio: bool
 
 
-class _Track(NamedTuple):
-    """An open video track; times in s from `zero`, where the container's clock starts."""
-
-    stream: VideoStream
-    frames: Iterator[VideoFrame]
-    zero: float
-    end: float | None  # by the headers
-    has_audio: bool
-
-
 def probe(path: str | Path) -> VideoInfo:
     """Read size, rate, end and presence of audio; decodes one frame, because only frames tell the rotation.
 
     Raises:
         MediaError: the file is unreadable or has no video track.
     """
-    with _open_track(path) as track:
-        first = next(track.frames, None)
+    with _open_stream(path) as (stream, frames):
+        first = next(frames, None)
         if first is None:
             raise MediaError(f"{path}: the video track holds no frame")
-        height, width = ToRGB(track.stream)(first).shape[:2]
-        duration = track.end or sum(1 for _ in read_frames(path, 25, convert=ToLuma)) / 25
-        return VideoInfo(width, height, float(track.stream.average_rate or 0), duration, track.has_audio)
+        height, width = ToRGB(stream)(first).shape[:2]
+        duration = _declared_end(stream) or sum(1 for _ in read_frames(path, 25, convert=ToLuma)) / 25
+        has_audio = bool(stream.container.streams.audio)
+        return VideoInfo(width, height, float(stream.average_rate or 0), duration, has_audio)
 
 
 def source_rate(path: str | Path) -> float:
@@ -68,13 +58,12 @@ def source_rate(path: str | Path) -> float:
     Raises:
         MediaError: unreadable, no video track, or a rate that no talking video has.
     """
-    with _open_track(path) as track:
-        guesses = [float(rate) for rate in (track.stream.guessed_rate, track.stream.average_rate) if rate]
+    with _open_stream(path) as (stream, _):
+        guesses = [float(rate) for rate in (stream.guessed_rate, stream.average_rate) if rate] or [0.0]
     for rate in guesses:
         if RATES[0] <= rate <= RATES[1]:
             return rate
-    expected = f"expected {RATES[0]} to {RATES[1]}; give a number such as 25 instead"
-    raise MediaError(f"{path}: its headers say {', '.join(f'{rate:.4g}' for rate in guesses)} fps, {expected}")
+    raise MediaError(f"{path}: {guesses[0]:g} fps by its headers, expected {RATES[0]} to {RATES[1]}; give a number")
 
 
 def read_frames(
@@ -103,11 +92,26 @@ def read_frames(
     Raises:
         MediaError: unreadable, no video track, damaged, cut off, or no such span in it.
     """
-    with _open_track(path, start) as track:
-        converted = convert(track.stream)
-        for frame, times in _shown(path, track, fps, start, stop, count):
-            if times:
-                yield from repeat(converted(frame), times)
+    most = min(inf if count is None else count, inf if stop is None else _rounded((stop - start) * fps))
+    shown, done, end = None, 0, 0.0
+    with _open_stream(path, start) as (stream, frames):
+        converted, zero, usual = convert(stream), clock_zero(stream.container), float(1 / (stream.average_rate or 25))
+        for frame in frames:
+            time = end if frame.time is None else frame.time - zero
+            if shown is not None and (times := min(ceil((time - start - EPSILON) * fps), most) - done) > 0:
+                yield from repeat(converted(shown), times)
+                done += times
+            if done >= most:
+                return
+            shown, end = frame, time + (float(frame.duration * frame.time_base) if frame.duration else usual)
+        if shown is None:
+            raise MediaError(f"{path}: the video track holds no frame")
+        total, declared = max(_rounded((end - start) * fps), done, 0 if start else 1), _declared_end(stream) or end
+        if declared - end > TRUNCATED and total < most:
+            raise MediaError(f"{path}: breaks off at {end:.1f} s of {declared:.1f} s; fetch the file again")
+        if start or stop is not None:
+            check_span(path, start, stop, end)
+        yield from repeat(converted(shown), min(total, most) - done)
 
 
 class FrameReader:
@@ -195,26 +199,25 @@ class SourceVideo:
 
 
 @contextmanager
-def _open_track(path: str | Path, time: float = 0.0) -> Iterator[_Track]:
+def _open_stream(path: str | Path, time: float = 0.0) -> Iterator[tuple[VideoStream, Iterator[VideoFrame]]]:
     """Open a video to be decoded from the key frame before `time` on; from its beginning where no seek leads there."""
     for earlier in (*EARLIER, None) if time > 0 else (None,):
         with open_media(path) as container, media_errors(path):
-            stream, zero = video_stream(container, path), clock_zero(container)
+            stream = video_stream(container, path)
             stream.thread_type, stream.codec_context.thread_count = "AUTO", 2
-            frames = container.decode(stream) if earlier is None else _seek(container, stream, zero + time, earlier)
+            frames = container.decode(stream) if earlier is None else _seek(stream, time, earlier)
             if frames is not None:
-                ticks = None if stream.duration is None else (stream.start_time or 0) + stream.duration
-                end = None if ticks is None else float(ticks * stream.time_base) - zero
-                yield _Track(stream, frames, zero, end, bool(container.streams.audio))
+                yield stream, frames
                 return
 
 
-def _seek(container: InputContainer, stream: VideoStream, time: float, earlier: float) -> Iterator[VideoFrame] | None:
+def _seek(stream: VideoStream, time: float, earlier: float) -> Iterator[VideoFrame] | None:
     """Decode from the key frame at most at `time - earlier` on; None if it lies after `time` or needs frames before it
     (a picture that is refreshed part by part)."""
+    time += clock_zero(stream.container)
     try:
-        container.seek(floor((time - earlier) / stream.time_base), stream=stream)
-        frames = dropwhile(lambda frame: not frame.key_frame, container.decode(stream))
+        stream.container.seek(floor((time - earlier) / stream.time_base), stream=stream)
+        frames = dropwhile(lambda frame: not frame.key_frame, stream.container.decode(stream))
         first = next(frames, None)
     except av.FFmpegError:
         return None
@@ -222,26 +225,12 @@ def _seek(container: InputContainer, stream: VideoStream, time: float, earlier: 
     return chain([first], frames) if stands_alone and first.time <= time + EPSILON else None
 
 
-def _shown(
-    path: str | Path, track: _Track, fps: float, start: float, stop: float | None = None, count: int | None = None
-) -> Iterator[tuple[VideoFrame, int]]:
-    """Yield every decoded frame and how often it is on the screen when an output frame is due, often not at all."""
-    most = min(inf if count is None else count, inf if stop is None else floor((stop - start) * fps + 0.5 + EPSILON))
-    usual, shown, done, end = float(1 / (track.stream.average_rate or 25)), None, 0, 0.0
-    for frame in track.frames:
-        time = end if frame.time is None else frame.time - track.zero
-        if shown is not None:
-            times = max(min(ceil((time - start - EPSILON) * fps), most) - done, 0)
-            yield shown, times
-            done += times
-            if done >= most:
-                return
-        shown, end = frame, time + (float(frame.duration * frame.time_base) if frame.duration else usual)
-    if shown is None:
-        raise MediaError(f"{path}: the video track holds no frame")
-    total = max(floor((end - start) * fps + 0.5 + EPSILON), done, 0 if start else 1)
-    if track.end is not None and track.end - end > TRUNCATED and total < most:
-        raise MediaError(f"{path}: breaks off at {end:.1f} s of {track.end:.1f} s; fetch the file again")
-    if start or stop is not None:
-        check_span(path, start, stop, end)
-    yield shown, min(total, most) - done
+def _declared_end(stream: VideoStream) -> float | None:
+    """Return the end of a track by its headers, s."""
+    if stream.duration is None:
+        return None
+    return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - clock_zero(stream.container)
+
+
+def _rounded(frames: float) -> int:
+    return floor(frames + 0.5 + EPSILON)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 
 import av
@@ -19,11 +19,11 @@ from difftalk_pl.media.files import MediaError, WriteError, open_media
 
 TAG = "difftalk_pl"  # how a video was made, as JSON
 JOB = "difftalk_pl_job"  # names the job that made it
+ORDINARY = {"preset": "medium"}
 # Key frames only. Beside `medium`, crf 5 on real clips: a quarter of the time to write, half of it to read, as CAVLC
 # is simpler than CABAC.
 INTRA = {"preset": "superfast", "tune": "psnr", "coder": "cavlc", "g": "1", "bf": "0"}
-# swscale puts halved chroma in the middle of its pixels; a file that does not say so is read with chroma at the left
-# edge, which costs up to 8 dB.
+# swscale puts halved chroma in the middle of its pixels; untagged it is read at their left edge, which costs 8 dB.
 CHROMA = {"chroma_sample_location": "center"}
 
 
@@ -37,7 +37,7 @@ def write_video(
     intra: bool = False,
     tags: dict[str, str] | None = None,
 ) -> int:
-    """Write an mp4 that plays everywhere: yuv420p, limited range, with the matrix written into the file.
+    """Write an mp4 that plays everywhere, and return the number of its frames.
 
     Args:
         frames: (H, W, 3) uint8 RGB, all of one size; an odd side is padded by one row or column of its edge.
@@ -46,21 +46,30 @@ def write_video(
         intra: every frame a key frame, so that `FrameReader` reaches any of them at once.
         tags: metadata of any key, e.g. how the file was made.
 
-    Returns:
-        the number of frames written
-
     Raises:
         MediaError: there are no frames.
         WriteError: the disk or the encoder fails.
     """
-    target = Path(path)
+    target, exact, written = Path(path), Fraction(fps).limit_denominator(100_000), 0
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    options = {"crf": str(crf), **(INTRA if intra else ORDINARY), **CHROMA}
+    reformatter, parts = VideoReformatter(), _audio_frames(audio, exact, rate)
     try:
         with av.open(temporary, "w", format="mp4", options={"movflags": "use_metadata_tags+faststart"}) as container:
             container.metadata.update(tags or {})
-            exact, options = Fraction(fps).limit_denominator(100_000), INTRA if intra else {"preset": "medium"}
-            written = _encode(container, iter(frames), exact, audio, rate, {"crf": str(crf), **options, **CHROMA})
-        if written == 0:
+            for written, image in enumerate(frames, 1):
+                if written == 1:
+                    video = _video_output(container, image, exact, options)
+                    bits = min(128_000, 4 * rate)
+                    sound = None if audio is None else container.add_stream("aac", rate, layout="mono", bit_rate=bits)
+                frame = to_yuv(image, reformatter)
+                frame.pts, frame.time_base = written - 1, 1 / exact
+                container.mux(video.encode(frame))
+                if sound is not None:  # side by side, so that the muxer never holds one back for the other
+                    container.mux(sound.encode(next(parts)))
+            for stream in container.streams:
+                container.mux(stream.encode(None))
+        if not written:
             raise MediaError(f"{target}: no frames to write")
         os.replace(temporary, target)
     except av.FFmpegError as error:
@@ -103,45 +112,6 @@ def refuse_place(path: Path, inputs: Iterable[Path]) -> None:
         raise UserError(f"{path}: is an input, which is not overwritten; give another name")
 
 
-def _encode(
-    container: OutputContainer,
-    frames: Iterator[np.ndarray],
-    fps: Fraction,
-    audio: np.ndarray | Iterator[np.ndarray] | None,
-    rate: int,
-    options: dict[str, str],
-) -> int:
-    """Encode frames and audio side by side, so that the muxer never has to hold one back for the other."""
-    first = next(frames, None)
-    if first is None:
-        return 0
-    video, reformatter, heard = _video_output(container, first, fps, options), VideoReformatter(), 0
-    bits = min(128_000, 4 * rate)
-    track = None if audio is None else container.add_stream("aac", rate=rate, layout="mono", bit_rate=bits)
-    parts = _per_frame(np.zeros(0, np.int16) if audio is None else audio, fps, rate)
-    for number, (image, part) in enumerate(zip(chain([first], frames), parts)):
-        frame = to_yuv(image, reformatter)
-        frame.pts, frame.time_base = number, 1 / fps
-        container.mux(video.encode(frame))
-        if track is not None:
-            container.mux(track.encode(_audio_frame(part, heard, rate)))
-            heard += len(part)
-    for stream in container.streams:
-        container.mux(stream.encode(None))
-    return number + 1
-
-
-def _per_frame(audio: np.ndarray | Iterator[np.ndarray], fps: Fraction, rate: int) -> Iterator[np.ndarray]:
-    """Yield the samples of each frame, (n,) int16; silence after the end."""
-    pieces, rest = iter([audio]) if isinstance(audio, np.ndarray) else audio, np.zeros(0, np.int16)
-    for k in count():
-        n = round((k + 1) / fps * rate) - round(k / fps * rate)
-        while len(rest) < n and (piece := next(pieces, None)) is not None:
-            rest = np.concatenate([rest, piece])
-        yield fit_audio(rest, n)
-        rest = rest[n:]
-
-
 def _video_output(container: OutputContainer, image: np.ndarray, fps: Fraction, options: dict[str, str]) -> VideoStream:
     stream = container.add_stream("libx264", rate=fps, options=options)
     stream.height, stream.width = (side + side % 2 for side in image.shape[:2])
@@ -151,7 +121,14 @@ def _video_output(container: OutputContainer, image: np.ndarray, fps: Fraction, 
     return stream
 
 
-def _audio_frame(samples: np.ndarray, start: int, rate: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(samples[None].astype(np.int16, copy=False), format="s16", layout="mono")
-    frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-    return frame
+def _audio_frames(audio: np.ndarray | Iterator[np.ndarray] | None, fps: Fraction, rate: int) -> Iterator[av.AudioFrame]:
+    """Yield the samples that belong to each video frame; silence after the end."""
+    pieces, rest = iter([audio]) if isinstance(audio, np.ndarray) else audio or iter(()), np.zeros(0, np.int16)
+    for k in count():
+        first, last = round(k / fps * rate), round((k + 1) / fps * rate)
+        while len(rest) < last - first and (piece := next(pieces, None)) is not None:
+            rest = np.concatenate([rest, piece])
+        part, rest = fit_audio(rest, last - first), rest[last - first :]
+        frame = av.AudioFrame.from_ndarray(part[None].astype(np.int16, copy=False), format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, first, Fraction(1, rate)
+        yield frame
