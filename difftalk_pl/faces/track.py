@@ -6,8 +6,8 @@ confirm them; elsewhere the detector looks at every frame.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -34,60 +34,14 @@ THUMBNAIL = 32  # pixels of the longer side at which frames are compared
 CHOICES = ("largest", "left", "right")
 
 
-@dataclass
-class FaceTrack:
-    """One person's face in all frames.
+class FaceTrack(NamedTuple):
+    """One person's face in all frames."""
 
-    landmarks: (T, 68, 2) float32, pixels x, y; NaN where the face was not found.
-    detections: runs of the detector.
-    faces_seen: people in the whole video.
-    """
-
-    landmarks: np.ndarray
-    detections: int
-    faces_seen: int
-
-    @property
-    def found(self) -> np.ndarray:
-        """(T,) bool"""
-        return ~np.isnan(self.landmarks[:, 0, 0])
-
-    @property
-    def missed(self) -> int:
-        """Frames without the face."""
-        return int((~self.found).sum())
-
-    @property
-    def longest_gap(self) -> int:
-        """The most frames in a row without it."""
-        return max((len(list(run)) for missing, run in groupby(~self.found) if missing), default=0)
-
-
-@dataclass(eq=False)
-class _Face:
-    """Landmarks by frame of one face, or of one person in several shots."""
-
-    points: dict[int, np.ndarray]
-    descriptor: np.ndarray | None = None
-
-    @property
-    def last(self) -> int:
-        return next(reversed(self.points))
-
-    @property
-    def area(self) -> float:
-        return sum(centre_and_size(points)[1] ** 2 for points in self.points.values())
-
-    @property
-    def middle(self) -> float:
-        """Mean horizontal place, pixels."""
-        return float(np.mean([centre_and_size(points)[0][0] for points in self.points.values()]))
-
-    def is_person(self, other: "_Face") -> bool:
-        """Return whether two faces may be one person: never seen together, with descriptors alike."""
-        if self.descriptor is None or other.descriptor is None or self.points.keys() & other.points.keys():
-            return False
-        return float(np.linalg.norm(self.descriptor - other.descriptor)) < SAME_PERSON
+    landmarks: np.ndarray  # (T, 68, 2) float32, pixels x, y; NaN where the face was not found
+    detections: int  # runs of the detector
+    faces_seen: int  # people in the whole video
+    missed: int  # frames without the face
+    longest_gap: int  # the most of them in a row
 
 
 def track_faces(frames: Iterable[np.ndarray], detect_every: int = 10) -> FaceTrack:
@@ -97,10 +51,10 @@ def track_faces(frames: Iterable[np.ndarray], detect_every: int = 10) -> FaceTra
         frames: (H, W, 3) uint8 RGB, or (H, W): brightness is enough; `detect_every` of them are held.
         detect_every: frames from one detection to the next.
     """
-    tracker = _Tracker(detect_every)
+    tracker = _Tracker(detect_every, describe=False)
     for frame in frames:
         tracker.update(frame)
-    return tracker.result(tracker.faces(), "largest")
+    return tracker.result("largest")
 
 
 def follow_face(
@@ -122,19 +76,13 @@ def follow_face(
         UserError: no such person; says how many there are. A video without a face is no error.
     """
     check_choice(choice)
-    tracker, cuts = _Tracker(detect_every, describe=True), CutFinder()
+    tracker, cuts = _Tracker(detect_every, describe=True), _CutFinder()
     for number, frame in enumerate(frames, 1):
         if cuts.is_cut(frame):
             tracker.cut()
         tracker.update(frame)
         done(number)
-    people: list[_Face] = []
-    for face in sorted(tracker.faces(), key=lambda face: face.area, reverse=True):
-        if person := next((person for person in people if person.is_person(face)), None):
-            person.points |= face.points
-        else:
-            people.append(face)
-    return tracker.result(people, choice)
+    return tracker.result(choice)
 
 
 def check_choice(choice: str) -> None:
@@ -143,12 +91,11 @@ def check_choice(choice: str) -> None:
         raise UserError(f"face {choice!r}: expected {', '.join(CHOICES)} or a number from the left, 1 first")
 
 
-class CutFinder:
+class _CutFinder:
     """Finds where another shot begins, by the change from frame to frame beside the usual change."""
 
     def __init__(self) -> None:
-        self._before: np.ndarray | None = None
-        self._usual = 0.0
+        self._before, self._usual = None, 0.0
 
     def is_cut(self, frame: np.ndarray) -> bool:
         """Take the next frame, (H, W, 3) uint8."""
@@ -160,10 +107,34 @@ class CutFinder:
         return cut
 
 
+class _Face:
+    """Landmarks by frame of one face, and of the same person's at other times."""
+
+    def __init__(self, frame: int, points: np.ndarray, descriptor: np.ndarray | None) -> None:
+        self.last, self.points, self.descriptor = frame, {frame: points}, descriptor
+
+    def add(self, frame: int, points: np.ndarray) -> None:
+        self.last, self.points[frame] = frame, points
+
+    def area(self) -> float:
+        """Return the sum of the squared sizes."""
+        return sum(centre_and_size(points)[1] ** 2 for points in self.points.values())
+
+    def place(self) -> float:
+        """Return the mean horizontal place."""
+        return float(np.mean([centre_and_size(points)[0][0] for points in self.points.values()]))
+
+    def is_person(self, other: "_Face") -> bool:
+        """Return whether two faces may be one person: never seen together, with descriptors alike."""
+        if self.descriptor is None or other.descriptor is None or self.points.keys() & other.points.keys():
+            return False
+        return float(np.linalg.norm(self.descriptor - other.descriptor)) < SAME_PERSON
+
+
 class _Tracker:
     """Follows every face, block by block: the frames up to a detection are looked at together."""
 
-    def __init__(self, detect_every: int, describe: bool = False) -> None:
+    def __init__(self, detect_every: int, describe: bool) -> None:
         self.detect_every, self.describe = max(1, detect_every), describe
         self.detections, self.frames, self.shot = 0, 0, 0
         self._block: list[np.ndarray] = []
@@ -181,67 +152,54 @@ class _Tracker:
         self._close_block()
         self.shot = self.frames
 
-    def faces(self) -> list[_Face]:
-        """Return all faces; ask for them at the end."""
+    def result(self, choice: str) -> FaceTrack:
+        """Put the faces of each person together, and return the chosen one's."""
         self._close_block()
-        return self._faces
-
-    def result(self, faces: list[_Face], choice: str) -> FaceTrack:
-        """Return the chosen one of these faces."""
-        faces = [face for face in faces if len(face.points) >= min(BRIEF, self.frames)]
+        people: list[_Face] = []
+        for face in sorted(self._faces, key=_Face.area, reverse=True):
+            if person := next((person for person in people if person.is_person(face)), None):
+                person.points |= face.points
+            else:
+                people.append(face)
+        people = [person for person in people if len(person.points) >= min(BRIEF, self.frames)]
         landmarks = np.full((self.frames, 68, 2), np.nan, np.float32)
-        if faces:
-            from_left = sorted(faces, key=lambda face: face.middle)
-            largest = max(from_left, key=lambda face: face.area)
-            number = {"largest": from_left.index(largest) + 1, "left": 1, "right": len(faces)}.get(choice) or int(
-                choice
-            )
-            if number > len(faces):
-                raise UserError(f"face {choice}: {len(faces)} found; give a number up to that")
-            points = from_left[number - 1].points
+        if people:
+            points = _choose(people, choice).points
             landmarks[list(points)] = list(points.values())
-        return FaceTrack(landmarks, self.detections, len(faces))
+        gaps = [len(list(run)) for missing, run in groupby(np.isnan(landmarks[:, 0, 0])) if missing]
+        return FaceTrack(landmarks, self.detections, len(people), sum(gaps), max(gaps, default=0))
 
     def _close_block(self) -> None:
         """Keep the chains of this block if a detection in its last frame confirms all; else detect in every frame."""
         block, self._block = self._block, []
-        if not block:
-            return
         first = self.frames - len(block)
-        faces = [face for face in self._faces if first > self.shot and first - 1 in face.points]
-        chains = [self._chained(face.points[first - 1], block) for face in faces]
-        found = self._detect(block[-1], [box_of(chain[-1]) for chain in chains])
-        if len(found) == len(chains) and all(_confirmed(chain[-1], found, block[-1]) for chain in chains):
+        faces = [face for face in self._faces if face.last == first - 1 >= self.shot]
+        chains = [_chain(face.points[face.last], block) for face in faces]
+        found = self._detect(block[-1], [box_of(chain[-1]) for chain in chains]) if block else []
+        if len(found) == len(chains) and all(_is_confirmed(chain[-1], found, block[-1]) for chain in chains):
             for face, chain in zip(faces, chains, strict=True):
-                face.points.update(enumerate(chain, first))
-            return
-        for number, frame in enumerate(block, first):
-            self._look(number, frame)
-
-    def _chained(self, points: np.ndarray, block: list[np.ndarray]) -> list[np.ndarray]:
-        chain = [points]
-        for frame in block:
-            chain.append(landmarks_in(frame, box_of(chain[-1])))
-        return chain[1:]
+                for number, points in enumerate(chain, first):
+                    face.add(number, points)
+        else:
+            for number, frame in enumerate(block, first):
+                self._look(number, frame)
 
     def _look(self, number: int, frame: np.ndarray) -> None:
         """Detect in a frame: every detection continues the face that was last seen there, or is a new one."""
         recent = [face for face in self._faces if face.last >= max(self.shot, number - LOST_FOR)]
-        before = [face.points[face.last] for face in recent]
-        for box in self._detect(frame, [box_of(points) for points in before]):
+        places = [box_of(face.points[face.last]) for face in recent]
+        for box in self._detect(frame, places.copy()):
             fresh = landmarks_in(frame, box)
-            index, overlap = best_overlap(box, [box_of(points) for points in before])
-            if overlap < SAME_FACE:
-                self._faces.append(_Face({number: fresh}, describe_face(frame, fresh) if self.describe else None))
-                continue
-            face, points = recent.pop(index), before.pop(index)
-            chained = landmarks_in(frame, box_of(points))
-            face.points[number] = fresh if _distance(fresh, chained) > DRIFTED else chained
+            index, overlap = best_overlap(box, places)
+            if overlap >= SAME_FACE:
+                chained = landmarks_in(frame, places.pop(index))
+                recent.pop(index).add(number, fresh if _distance(fresh, chained) > DRIFTED else chained)
+            else:
+                self._faces.append(_Face(number, fresh, describe_face(frame, fresh) if self.describe else None))
 
     def _detect(self, frame: np.ndarray, expected: list[np.ndarray]) -> list[np.ndarray]:
         """Detect in the small frame, or at full size where that misses an expected box or none is expected."""
-        height, width = frame.shape[:2]
-        longer = max(height, width)
+        longer = max(frame.shape)
         found = self._detect_at(frame, min(1.0, min(max(longer / 2, DETECT_SIDE[0]), DETECT_SIDE[1]) / longer))
         if expected and all(best_overlap(box, found)[1] >= SAME_FACE for box in expected):
             return found
@@ -255,7 +213,24 @@ class _Tracker:
         return [box / ratio for box in boxes_in(frame)]
 
 
-def _confirmed(points: np.ndarray, found: list[np.ndarray], frame: np.ndarray) -> bool:
+def _choose(people: list[_Face], choice: str) -> _Face:
+    if choice == "largest":
+        return max(people, key=_Face.area)
+    number = {"left": 1, "right": len(people)}.get(choice) or int(choice)
+    if number > len(people):
+        raise UserError(f"face {choice}: {len(people)} found; give a number up to that")
+    return sorted(people, key=_Face.place)[number - 1]
+
+
+def _chain(points: np.ndarray, block: list[np.ndarray]) -> list[np.ndarray]:
+    """Find the landmarks of every frame where those of the frame before it lie."""
+    chain = [points]
+    for frame in block:
+        chain.append(landmarks_in(frame, box_of(chain[-1])))
+    return chain[1:]
+
+
+def _is_confirmed(points: np.ndarray, found: list[np.ndarray], frame: np.ndarray) -> bool:
     """Return whether a detection lies at these landmarks and gives landmarks that are alike."""
     index, overlap = best_overlap(box_of(points), found)
     return overlap >= SAME_FACE and _distance(landmarks_in(frame, found[index]), points) <= DRIFTED
