@@ -95,7 +95,8 @@ class _CutFinder:
     """Finds where another shot begins, by the change from frame to frame beside the usual change."""
 
     def __init__(self) -> None:
-        self._before, self._usual = None, 0.0
+        self._before: np.ndarray | None = None
+        self._usual = 0.0
 
     def is_cut(self, frame: np.ndarray) -> bool:
         """Take the next frame, (H, W, 3) uint8."""

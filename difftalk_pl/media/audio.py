@@ -34,7 +34,7 @@ def audio_pieces(path: str | Path, rate: int = RATE, start: float = 0.0) -> Iter
             raise MediaError(f"{path}: no audio track")
         for frame in container.decode(container.streams.audio[0]):
             graph = graph or _resampler(frame, rate, start)
-            if frame.pts is not None:
+            if frame.pts is not None and frame.time_base is not None:
                 frame.pts -= round(clock_zero(container) / frame.time_base)
             yield from _filtered(graph, frame)
         if graph is None:

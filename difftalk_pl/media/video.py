@@ -7,12 +7,13 @@ Times are `pts * time_base`. Counting frames instead lets picture and audio drif
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, dropwhile, repeat
-from math import ceil, floor, inf
+from math import ceil, floor
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
@@ -23,6 +24,7 @@ EPSILON = 1e-6  # s; a frame that is due at k / fps may carry a rounded timestam
 TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut off
 EARLIER = (0, 1, 4, 16)  # s before a time, where a seek may have to go to find a key frame before it
 RATES = (5, 120)  # frames a second that a talking video can have
+ENDLESS = 2**62
 HELD_BYTES = 96_000_000  # frames that are held to read backwards, as RGB; decoded they take half
 
 
@@ -42,14 +44,13 @@ def probe(path: str | Path) -> VideoInfo:
     Raises:
         MediaError: the file is unreadable or has no video track.
     """
-    with _open_stream(path) as (stream, frames):
+    with _open_stream(path) as (container, stream, frames):
         first = next(frames, None)
         if first is None:
             raise MediaError(f"{path}: the video track holds no frame")
         height, width = ToRGB(stream)(first).shape[:2]
-        duration = _declared_end(stream) or sum(1 for _ in read_frames(path, 25, convert=ToLuma)) / 25
-        has_audio = bool(stream.container.streams.audio)
-        return VideoInfo(width, height, float(stream.average_rate or 0), duration, has_audio)
+        duration = _declared_end(container, stream) or sum(1 for _ in read_frames(path, 25, convert=ToLuma)) / 25
+        return VideoInfo(width, height, float(stream.average_rate or 0), duration, bool(container.streams.audio))
 
 
 def source_rate(path: str | Path) -> float:
@@ -58,7 +59,7 @@ def source_rate(path: str | Path) -> float:
     Raises:
         MediaError: unreadable, no video track, or a rate that no talking video has.
     """
-    with _open_stream(path) as (stream, _):
+    with _open_stream(path) as (_, stream, _):
         guesses = [float(rate) for rate in (stream.guessed_rate, stream.average_rate) if rate] or [0.0]
     for rate in guesses:
         if RATES[0] <= rate <= RATES[1]:
@@ -92,10 +93,10 @@ def read_frames(
     Raises:
         MediaError: unreadable, no video track, damaged, cut off, or no such span in it.
     """
-    most = min(inf if count is None else count, inf if stop is None else _rounded((stop - start) * fps))
+    most = min(ENDLESS if count is None else count, ENDLESS if stop is None else _rounded((stop - start) * fps))
     shown, done, end = None, 0, 0.0
-    with _open_stream(path, start) as (stream, frames):
-        converted, zero, usual = convert(stream), clock_zero(stream.container), float(1 / (stream.average_rate or 25))
+    with _open_stream(path, start) as (container, stream, frames):
+        converted, zero, usual = convert(stream), clock_zero(container), 1 / (stream.average_rate or 25)
         for frame in frames:
             time = end if frame.time is None else frame.time - zero
             if shown is not None and (times := min(ceil((time - start - EPSILON) * fps), most) - done) > 0:
@@ -103,10 +104,13 @@ def read_frames(
                 done += times
             if done >= most:
                 return
-            shown, end = frame, time + (float(frame.duration * frame.time_base) if frame.duration else usual)
+            shown, end = frame, time + float(frame.duration * (frame.time_base or 0) or usual)
         if shown is None:
             raise MediaError(f"{path}: the video track holds no frame")
-        total, declared = max(_rounded((end - start) * fps), done, 0 if start else 1), _declared_end(stream) or end
+        total, declared = (
+            max(_rounded((end - start) * fps), done, 0 if start else 1),
+            _declared_end(container, stream) or end,
+        )
         if declared - end > TRUNCATED and total < most:
             raise MediaError(f"{path}: breaks off at {end:.1f} s of {declared:.1f} s; fetch the file again")
         if start or stop is not None:
@@ -192,44 +196,47 @@ class SourceVideo:
         at, image = -1, np.empty(0)
         for number in numbers:
             while at < number:
-                at, image = next(frames, (inf, image))
+                at, image = next(frames, (ENDLESS, image))
             if at > number:
                 raise MediaError(f"{self.path}: frame {number} cannot be decoded a second time; leave the file alone")
             yield image
 
 
 @contextmanager
-def _open_stream(path: str | Path, time: float = 0.0) -> Iterator[tuple[VideoStream, Iterator[VideoFrame]]]:
+def _open_stream(
+    path: str | Path, time: float = 0.0
+) -> Iterator[tuple[InputContainer, VideoStream, Iterator[VideoFrame]]]:
     """Open a video to be decoded from the key frame before `time` on; from its beginning where no seek leads there."""
     for earlier in (*EARLIER, None) if time > 0 else (None,):
         with open_media(path) as container, media_errors(path):
             stream = video_stream(container, path)
             stream.thread_type, stream.codec_context.thread_count = "AUTO", 2
-            frames = container.decode(stream) if earlier is None else _seek(stream, time, earlier)
+            frames = container.decode(stream) if earlier is None else _seek(container, stream, time, earlier)
             if frames is not None:
-                yield stream, frames
+                yield container, stream, frames
                 return
 
 
-def _seek(stream: VideoStream, time: float, earlier: float) -> Iterator[VideoFrame] | None:
+def _seek(container: InputContainer, stream: VideoStream, time: float, earlier: float) -> Iterator[VideoFrame] | None:
     """Decode from the key frame at most at `time - earlier` on; None if it lies after `time` or needs frames before it
     (a picture that is refreshed part by part)."""
-    time += clock_zero(stream.container)
+    time += clock_zero(container)
     try:
-        stream.container.seek(floor((time - earlier) / stream.time_base), stream=stream)
-        frames = dropwhile(lambda frame: not frame.key_frame, stream.container.decode(stream))
+        container.seek(floor((time - earlier) / (stream.time_base or 1)), stream=stream)
+        frames = dropwhile(lambda frame: not frame.key_frame, container.decode(stream))
         first = next(frames, None)
     except av.FFmpegError:
         return None
-    stands_alone = first is not None and first.pict_type == PictureType.I and first.time is not None
-    return chain([first], frames) if stands_alone and first.time <= time + EPSILON else None
-
-
-def _declared_end(stream: VideoStream) -> float | None:
-    """Return the end of a track by its headers, s."""
-    if stream.duration is None:
+    if first is None or first.pict_type != PictureType.I or first.time is None or first.time > time + EPSILON:
         return None
-    return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - clock_zero(stream.container)
+    return chain([first], frames)
+
+
+def _declared_end(container: InputContainer, stream: VideoStream) -> float | None:
+    """Return the end of a track by its headers, s."""
+    if stream.duration is None or stream.time_base is None:
+        return None
+    return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - clock_zero(container)
 
 
 def _rounded(frames: float) -> int:

@@ -67,10 +67,11 @@ def write_video(
                 container.mux(video.encode(frame))
                 if sound is not None:  # side by side, so that the muxer never holds one back for the other
                     container.mux(sound.encode(next(parts)))
-            for stream in container.streams:
-                container.mux(stream.encode(None))
-        if not written:
-            raise MediaError(f"{target}: no frames to write")
+            if not written:
+                raise MediaError(f"{target}: no frames to write")
+            container.mux(video.encode(None))
+            if sound is not None:
+                container.mux(sound.encode(None))
         os.replace(temporary, target)
     except av.FFmpegError as error:
         raise WriteError(f"{target}: cannot be written: {error.strerror}") from error

@@ -119,7 +119,7 @@ def test_reading_backwards_holds_a_block_and_no_more(tmp_path, monkeypatch):
 
 def test_decoding_a_span_begins_at_the_key_frame_before(tmp_path):
     path = moving(tmp_path / "v.mp4", options=X264 | {"g": "10"})
-    with video._open_stream(path, 2.2) as (_, frames):
+    with video._open_stream(path, 2.2) as (*_, frames):
         assert next(frames).time == pytest.approx(2.0)
 
 
