@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,22 +22,16 @@ TABLE = "quality.csv"
 SAMPLES = 12  # frames in which sharpness is measured, spread evenly
 SHARP_FACE = 96  # pixels from ear to ear at which sharpness is measured, so that faces of all sizes compare
 STILL = (*range(27, 36), *range(36, 48))  # nose and eyes: they move with the head alone
-FULL_SCALE = 32768.0
-CLIPPED = 32700  # absolute value of a sample, of 32767, from which it counts as clipped
 QUIET_BELOW_LOUD, QUIET = 35.0, -60.0  # dB under the loud level (95th percentile), or under full scale: no speech
-NAMED = 3  # clips named in a message
 MEASURES = {  # the columns of numbers
     "seconds": "length, s",
     "face_size": "ear to ear, pixels of the source (of the clip's frames where it was drawn)",
     "yaw": "absolute angle by which the head is turned aside, degrees, median over frames",
-    "yaw_p95": "the same, 95th percentile",
     "sharpness": f"variance of the Laplacian of the face's luma (0-255), scaled to {SHARP_FACE} pixels from ear to ear",
     "motion": "path of nose and eyes, face sizes a second",
     "level": "RMS of the audio, dB of full scale; empty for silence",
     "speech": "share of frames that are not quiet",
-    "clipping": "share of samples at full scale",
     "gaps": "share of frames without a detected face, filled in by interpolation; empty where nothing was detected",
-    "longest_gap": "the longest of these gaps, frames",
     "faces": "faces seen in the source; empty where nothing was detected",
 }
 
@@ -50,15 +43,21 @@ def keep_clips(root: Path, clips: Sequence[Clip], expression: str | None) -> lis
         expression: as in pandas' `query`: "abs(yaw) < 35 and sharpness > 20". A comparison with an empty value fails.
 
     Raises:
-        UserError: clips are not measured, no clip is left, the expression has an unknown column or is not a condition.
+        UserError: clips are not measured, none is left, the expression has an unknown column or is not a condition.
     """
     if expression is None:
         return list(clips)
     table = read_quality(root).set_index("name")
     if missing := [clip.name for clip in clips if clip.name not in table.index]:
-        some = ", ".join(missing[:NAMED]) + (" …" if len(missing) > NAMED else "")
-        raise UserError(f"{root / TABLE}: {len(missing)} clips are not measured ({some}); run report --data {root}")
-    kept = _fulfil(table.loc[[clip.name for clip in clips]], expression)
+        raise UserError(
+            f"{root / TABLE}: {len(missing)} clips are not measured ({missing[0]}, …); run report --data {root}"
+        )
+    try:
+        kept = table.eval(expression, local_dict={}, global_dict={})
+    except (SyntaxError, ValueError, TypeError, AttributeError, LookupError, NameError, NotImplementedError) as error:
+        raise UserError(f"data.keep {expression!r}: {error}; the columns are {', '.join(MEASURES)}") from error
+    if not isinstance(kept, pd.Series) or not pd.api.types.is_bool_dtype(kept):
+        raise UserError(f"data.keep {expression!r}: expected a condition such as 'yaw < 35'")
     chosen = [clip for clip in clips if kept[clip.name]]
     hours = sum(clip.frames for clip in chosen) / FPS / 3600
     log.info("keep %s: %d of %d clips (%.2f h)", expression, len(chosen), len(clips), hours)
@@ -67,27 +66,15 @@ def keep_clips(root: Path, clips: Sequence[Clip], expression: str | None) -> lis
     return chosen
 
 
-def _fulfil(table: pd.DataFrame, expression: str) -> pd.Series:
-    columns = f"the columns are {', '.join(MEASURES)}"
-    try:
-        kept = table.eval(expression, local_dict={}, global_dict={})
-    except pd.errors.UndefinedVariableError as error:
-        raise UserError(f"data.keep {expression!r}: {error}; {columns}") from error
-    except (SyntaxError, ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
-        raise UserError(f"data.keep {expression!r}: cannot be evaluated ({error}); {columns}") from error
-    if not isinstance(kept, pd.Series) or not pd.api.types.is_bool_dtype(kept):
-        raise UserError(f"data.keep {expression!r}: expected a condition such as 'yaw < 35'; {columns}")
-    return kept
-
-
 def read_quality(root: Path) -> pd.DataFrame:
     """Read quality.csv: name, the MEASURES, reason (why a clip could not be measured, or empty) and stamp."""
-    path, columns = root / TABLE, ["name", *MEASURES, "reason", "stamp"]
+    path, texts = root / TABLE, dict.fromkeys(("name", "reason", "stamp"), str)
+    columns = ["name", *MEASURES, "reason", "stamp"]
     if not path.exists():
         return pd.DataFrame(columns=columns)
     try:
-        texts, numbers = dict.fromkeys(("name", "reason", "stamp"), str), {column: [""] for column in MEASURES}
-        return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=numbers)[columns]
+        empty = {column: [""] for column in MEASURES}
+        return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=empty)[columns]
     except (ValueError, KeyError) as error:
         raise UserError(f"{path}: cannot be read ({error}); remove it and run report --data {root}") from error
 
@@ -99,27 +86,17 @@ def measure(clip: Clip) -> dict[str, float | None]:
         UserError, OSError, ValueError: a file is missing, damaged, or disagrees with the others.
     """
     info, points = clip.info(), np.array(clip.landmarks)
-    turned, seen = np.abs(yaw(points)), info.get("faces", {})
-    level, speech, clipping = loudness(clip.audio())
+    seen, level_and_speech = info.get("faces", {}), loudness(clip.audio())
     return {
         "seconds": clip.frames / FPS,
-        "face_size": face_size(points) * _source_side(info, clip),
-        "yaw": float(np.median(turned)),
-        "yaw_p95": float(np.percentile(turned, 95)),
+        "face_size": face_size(points) * (info["crop"]["side"] if "crop" in info else read_dataset(clip.root).size),
+        "yaw": float(np.median(np.abs(yaw(points)))),
         "sharpness": _clip_sharpness(clip, points),
         "motion": head_motion(points),
-        "level": level,
-        "speech": speech,
-        "clipping": clipping,
+        **dict(zip(("level", "speech"), level_and_speech, strict=True)),
         "gaps": seen["interpolated"] / clip.frames if "interpolated" in seen else None,
-        "longest_gap": seen.get("longest_gap"),
         "faces": seen.get("seen"),
     }
-
-
-def _source_side(info: dict[str, Any], clip: Clip) -> float:
-    """Return the side of the clip's square in pixels of the source."""
-    return info["crop"]["side"] if "crop" in info else read_dataset(clip.root).size
 
 
 def _clip_sharpness(clip: Clip, points: np.ndarray) -> float:
@@ -150,16 +127,15 @@ def head_motion(points: np.ndarray) -> float:
     return float(steps.mean() * FPS / face_size(points)) if len(steps) else 0.0
 
 
-def loudness(samples: np.ndarray) -> tuple[float | None, float, float]:
-    """Return the level in dB of full scale (a full sine has -3), the share of speech, and that of clipped samples.
+def loudness(samples: np.ndarray) -> tuple[float | None, float]:
+    """Return the level in dB of full scale (a full sine has -3) and the share of frames that are not quiet.
 
     Args:
         samples: (T * 640,) int16.
     """
-    power = np.square(samples.reshape(-1, SAMPLES_PER_FRAME) / FULL_SCALE).mean(axis=1)
+    power = np.square(samples.reshape(-1, SAMPLES_PER_FRAME) / 2**15).mean(axis=1)
     if not power.any():
-        return None, 0.0, 0.0
+        return None, 0.0
     decibels = 10 * np.log10(np.maximum(power, 1e-12))
     quiet = decibels < max(QUIET, float(np.percentile(decibels, 95)) - QUIET_BELOW_LOUD)
-    clipped = np.abs(samples.astype(np.int32)) >= CLIPPED
-    return float(10 * np.log10(power.mean())), float(1 - quiet.mean()), float(clipped.mean())
+    return float(10 * np.log10(power.mean())), float(1 - quiet.mean())

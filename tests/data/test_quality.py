@@ -33,12 +33,10 @@ def test_sharpness_falls_with_blur(prepared):
 
 def test_levels_of_known_sounds():
     sine = np.round(16384 * np.sin(2 * np.pi * 1000 * SECOND)).astype(np.int16)
-    level, speech, clipping = loudness(sine)
-    assert level == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.01) and (speech, clipping) == (1, 0)
-    level, speech, _ = loudness(np.concatenate([sine, np.zeros_like(sine)]))
-    assert level == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)) - 3.01, abs=0.01) and speech == 0.5
-    assert loudness(np.where(sine >= 0, 32767, -32768).astype(np.int16))[2] == 1
-    assert loudness(np.zeros(6400, np.int16)) == (None, 0, 0)
+    assert loudness(sine) == (pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.01), 1)
+    half = np.concatenate([sine, np.zeros_like(sine)])
+    assert loudness(half) == (pytest.approx(20 * np.log10(0.5 / np.sqrt(2)) - 3.01, abs=0.01), 0.5)
+    assert loudness(np.zeros(6400, np.int16)) == (None, 0)
 
 
 def test_motion_counts_face_sizes_a_second():
@@ -131,10 +129,10 @@ def test_clips_are_kept_by_an_expression(tmp_path, clips, caplog, expression, ke
 @pytest.mark.parametrize(
     "expression, message",
     [
-        ("yaww < 3", "name 'yaww' is not defined; the columns are seconds, face_size, yaw"),
-        ("yaw < ", "cannot be evaluated"),
+        ("yaww < 3", "yaww.*; the columns are seconds, face_size, yaw"),
+        ("yaw < ", "the columns are"),
         ("yaw", "expected a condition such as"),
-        ("@os.sep == yaw", "cannot be evaluated|not defined"),
+        ("@os.sep == yaw", "the columns are"),
         ("yaw > 90", "none of 4 clips fulfils it"),
     ],
 )
@@ -144,7 +142,7 @@ def test_wrong_expressions_are_explained(tmp_path, clips, expression, message):
 
 
 def test_clips_that_are_not_measured_and_damaged_tables_are_refused(tmp_path, clips):
-    with pytest.raises(UserError, match=r"quality\.csv: 1 clips are not measured \(e\); run report --data"):
+    with pytest.raises(UserError, match=r"quality\.csv: 1 clips are not measured \(e, …\); run report --data"):
         keep_clips(tmp_path, [*clips, Clip(tmp_path, "e", 1)], "yaw < 3")
     (tmp_path / "quality.csv").write_text("name,yaw\nc,1\n")
     with pytest.raises(UserError, match=r"cannot be read .* remove it and run report --data"):
