@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from difftalk_pl.data.clips import create_dataset, read_index, write_index
-from difftalk_pl.data.features.kinds import SpeechModels, check_kinds, check_models
+from difftalk_pl.data.features.kinds import SpeechModels, check_kinds
 from difftalk_pl.data.features.stored import record_models
 from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.make_clip import Job, Outcome, Settings, refuse, run_job
@@ -91,9 +91,8 @@ def prepare(
     kinds = check_kinds(features)
     models = SpeechModels(deepspeech, speech_model, speech_layer)
     chosen = take_shard(find_sources(sources, identity, names), shard)
-    made_with = check_models(kinds, models)
     create_dataset(out, size)
-    record_models(out, made_with)
+    record_models(out, kinds, models)
     if split_scenes:
         chosen = list(_split_all(chosen, workers))
     _check_names(out, chosen)

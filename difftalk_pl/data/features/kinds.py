@@ -8,14 +8,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from difftalk_pl.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 KINDS = {  # name -> module
     "mfcc": "difftalk_pl.data.features.mfcc",
@@ -67,7 +64,8 @@ class SpeechModels:
     speech_layer: int | None = None
     device: str = "auto"
 
-    def torch_device(self) -> "torch.device":
+    def torch_device(self) -> Any:
+        """Return the torch.device that `device` means on this machine."""
         import torch
 
         return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device)
@@ -85,8 +83,3 @@ def check_kinds(features: Sequence[str] | str) -> tuple[str, ...]:
 def open_features(kind: str, models: SpeechModels = SpeechModels()) -> FeatureKind:
     """Open a kind; a network is loaded once a process. Raises UserError where it is missing or does not fit."""
     return import_module(KINDS[kind]).open_kind(kind, models)
-
-
-def check_models(kinds: Sequence[str], models: SpeechModels) -> dict[str, FeatureModel]:
-    """Return the network of every learned kind. Raises UserError as `open_features` does."""
-    return {kind: model for kind in kinds if (model := open_features(kind, models).model)}

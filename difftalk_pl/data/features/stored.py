@@ -12,14 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from difftalk_pl.data.clips import Clip, open_clips, write_sums
-from difftalk_pl.data.features.kinds import (
-    OPTIONS,
-    FeatureModel,
-    SpeechModels,
-    check_kinds,
-    check_models,
-    open_features,
-)
+from difftalk_pl.data.features.kinds import OPTIONS, FeatureModel, SpeechModels, check_kinds, open_features
 from difftalk_pl.errors import UserError
 from difftalk_pl.files import replacing, write_json
 from difftalk_pl.progress import progress_bar
@@ -49,7 +42,7 @@ def add_features(
     """
     kinds, models = check_kinds(features), SpeechModels(deepspeech, speech_model, speech_layer)
     clips, failed = open_clips(data), 0
-    record_models(data, check_models(kinds, models))
+    record_models(data, kinds, models)
     with progress_bar() as bar:
         for clip in bar.track(clips, description="clips"):
             try:
@@ -90,19 +83,23 @@ def read_record(root: Path) -> dict[str, FeatureModel]:
     return {kind: FeatureModel(**entry) for kind, entry in record.items()}
 
 
-def record_models(root: Path, models: dict[str, FeatureModel]) -> None:
+def record_models(root: Path, kinds: Sequence[str], models: SpeechModels) -> None:
     """Write down the network of each learned kind, before its first file is written.
 
     Raises:
-        UserError: clips have features of such a kind by another network, or by an unknown one.
+        UserError: a network is missing, or clips have features of such a kind by another or an unknown one.
     """
-    record = read_record(root)
-    for kind, model in models.items():
-        if record.get(kind) != model and any((root / "clips").glob(f"*/features/{kind}.npy")):
+    record = before = read_record(root)
+    for kind in kinds:
+        model = open_features(kind, models).model
+        if model is None or record.get(kind) == model:
+            continue
+        if any((root / "clips").glob(f"*/features/{kind}.npy")):
             origin = f"made with {record[kind]}" if kind in record else "of unknown origin"
             raise UserError(
                 f"{root}: its clips have {kind} features {origin}, which must not be mixed with those of {model}; "
                 f"give the network that made them, or remove clips/*/features/{kind}.npy to compute them anew"
             )
-    if record | models != record:
-        write_json(root / RECORD, {kind: asdict(model) for kind, model in sorted((record | models).items())})
+        record = {**record, kind: model}
+    if record != before:
+        write_json(root / RECORD, {kind: asdict(model) for kind, model in sorted(record.items())})

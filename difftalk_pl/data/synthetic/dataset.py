@@ -18,7 +18,7 @@ from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.parallel import run_jobs
 from difftalk_pl.data.synthetic.drawing import draw, draw_background
 from difftalk_pl.data.synthetic.geometry import Identity, Pose, draw_identity, landmarks
-from difftalk_pl.data.synthetic.speech import articulate, draw_voice, make_plan, speak
+from difftalk_pl.data.synthetic.speech import articulate, at_frames, draw_voice, make_plan, speak
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
 
@@ -69,8 +69,6 @@ def synthesize(
     Raises:
         UserError: the folder holds other clips than these.
     """
-    if clips < 1 or seconds * FPS < 1 or first_identity < 0 or seed < 0:
-        raise UserError("synthesize: expected at least 1 clip of 1 frame (0.04 s), and no negative number")
     create_dataset(out, size)
     recipe = {"version": VERSION, "seed": seed, "seconds": seconds, "size": size}
     numbers = range(first_identity, first_identity + clips)
@@ -90,7 +88,7 @@ def perform(seed: int, number: int, seconds: float) -> Performance:
     face, voice_, words, sound, motion = (np.random.default_rng([seed, number, part]) for part in range(5))
     frames, voice = round(seconds * FPS), draw_voice(voice_)
     tracks = articulate(make_plan(words, seconds), seconds)
-    poses = _draw_poses(motion, *tracks.mouth(frames))
+    poses = _draw_poses(motion, at_frames(tracks["opening"], frames), at_frames(tracks["width"], frames))
     return Performance(draw_identity(face), voice, poses, speak(voice, tracks, frames * RATE // FPS, sound))
 
 

@@ -44,6 +44,8 @@ VOWELS = {
 FREQUENCY = (0.08, 0.12, 0.13, 0.15, 0.17, 0.12, 0.10, 0.06, 0.07)  # of the vowels; open ones more than in speech
 CONSONANTS = {"b": (0.05, 0.12), "m": (0.3, 0.0), "p": (0.0, 0.25)}  # closed lips: loudness of voicing and burst
 
+Tracks = dict[str, np.ndarray]
+
 
 class Segment(NamedTuple):
     """One piece of the plan: a vowel's name, "b", "m", "p" or "pause"; seconds; effort 1 is ordinary."""
@@ -51,26 +53,6 @@ class Segment(NamedTuple):
     sound: str
     seconds: float
     effort: float = 1.0
-
-
-class Articulation(NamedTuple):
-    """Control tracks at 200 Hz, (N,) each and formants (N, 3) in Hz before the speaker's scale.
-
-    opening: 0 closed .. 1 wide; width: -1 rounded .. 0 neutral .. 1 spread; declination falls 1 .. 0 over a phrase.
-    """
-
-    formants: np.ndarray
-    voicing: np.ndarray
-    nasal: np.ndarray
-    burst: np.ndarray
-    declination: np.ndarray
-    opening: np.ndarray
-    width: np.ndarray
-
-    def mouth(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return opening and width at k / 25 s, (frames,) each."""
-        times, clock = np.arange(frames) / FPS, np.arange(len(self.opening)) / CONTROL
-        return np.interp(times, clock, self.opening), np.interp(times, clock, self.width)
 
 
 def draw_voice(rng: np.random.Generator) -> SimpleNamespace:
@@ -96,8 +78,13 @@ def make_plan(rng: np.random.Generator, seconds: float) -> list[Segment]:
     return plan
 
 
-def articulate(plan: list[Segment], seconds: float) -> Articulation:
-    """Compute the control tracks of a plan, cut at `seconds`; the lips open and close inside the vowels."""
+def articulate(plan: list[Segment], seconds: float) -> Tracks:
+    """Compute the control tracks of a plan at 200 Hz, cut at `seconds`; the lips open and close inside the vowels.
+
+    Returns:
+        opening (0 closed .. 1 wide), width (-1 rounded .. 1 spread), voicing, nasal, burst, declination (1 .. 0 over a
+        phrase), (N,) each, and formants (N, 3) in Hz before the speaker's scale.
+    """
     steps = [max(1, round(segment.seconds * CONTROL)) for segment in plan]
     vowel = [False, *(segment.sound in VOWELS for segment in plan), False]
     ends, n = np.cumsum(steps), sum(steps)
@@ -119,20 +106,25 @@ def articulate(plan: list[Segment], seconds: float) -> Articulation:
     speaking = gaussian_filter1d(sounds.astype(float), 0.015 * CONTROL)
     width = np.clip((formants[:, 1] - NEUTRAL_F2) / F2_REACH, -1, 1) * np.clip(2 * speaking - 1, 0, 1)
     formants[:, 0] = CLOSED_F1 + (OPEN_F1 - CLOSED_F1) * opening
-    tracks = formants, voicing, nasal, burst, _declination(sounds), opening, width
-    return Articulation(*(track[: round(seconds * CONTROL) + 1] for track in tracks))
+    tracks = {"opening": opening, "width": width, "voicing": voicing, "nasal": nasal, "burst": burst}
+    tracks |= {"declination": _declination(sounds), "formants": formants}
+    return {name: track[: round(seconds * CONTROL) + 1] for name, track in tracks.items()}
 
 
-def speak(voice: SimpleNamespace, tracks: Articulation, samples: int, rng: np.random.Generator) -> np.ndarray:
+def at_frames(track: np.ndarray, frames: int) -> np.ndarray:
+    """Return a control track at k / 25 s, (frames,)."""
+    return np.interp(np.arange(frames) / FPS, np.arange(len(track)) / CONTROL, track)
+
+
+def speak(voice: SimpleNamespace, tracks: Tracks, samples: int, rng: np.random.Generator) -> np.ndarray:
     """Synthesize the tracks: int16 (samples,), 16 kHz mono, with a faint noise floor everywhere."""
-    clock, control = np.arange(samples) / RATE, np.arange(len(tracks.voicing)) / CONTROL
-    voicing, nasal, burst, falling = (
-        np.interp(clock, control, track) for track in (tracks.voicing, tracks.nasal, tracks.burst, tracks.declination)
-    )
+    clock, control = np.arange(samples) / RATE, np.arange(len(tracks["voicing"])) / CONTROL
+    names = "voicing", "nasal", "burst", "declination"
+    voicing, nasal, burst, falling = (np.interp(clock, control, tracks[name]) for name in names)
     breath = rng.standard_normal(samples)
     source = _glottis(voice, falling, clock, rng) * voicing + 0.012 * voicing * breath
     plosion = sosfilt(butter(2, (300, 1800), "bandpass", fs=RATE, output="sos"), breath) * burst
-    shape = np.where(tracks.nasal[:, None] > 0.5, MURMUR, tracks.formants) * voice.formant_scale
+    shape = np.where(tracks["nasal"][:, None] > 0.5, MURMUR, tracks["formants"]) * voice.formant_scale
     formants = np.stack([np.interp(clock, control, shape[:, i]) for i in range(3)], axis=1)
     sound = _resonate(source, formants, voice.formant_scale) * (1 - 0.3 * nasal) + plosion
     loud = np.sqrt(np.mean(sound[voicing > 0.5] ** 2)) if np.any(voicing > 0.5) else 1.0

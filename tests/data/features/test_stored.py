@@ -9,7 +9,7 @@ import pytest
 from difftalk_pl.__main__ import main
 from difftalk_pl.data.clips import open_clips, verify
 from difftalk_pl.data.features.deepspeech import deepspeech_input
-from difftalk_pl.data.features.kinds import SpeechModels, check_models, open_features
+from difftalk_pl.data.features.kinds import SpeechModels, open_features
 from difftalk_pl.data.features.mfcc import MFCC
 from difftalk_pl.data.features.stored import add_missing, check_features, read_record, record_models
 from difftalk_pl.data.synthetic.dataset import synthesize
@@ -60,18 +60,17 @@ def test_one_damaged_clip_does_not_end_the_others(drawn, graph, capsys):
 
 
 def test_features_of_two_networks_are_never_mixed(drawn, graph, tmp_path):
-    models = SpeechModels(write_deepspeech(tmp_path / "other.pb", HIDDEN, CLASSES, seed=1), device="cpu")
-    other = check_models(["mfcc", "deepspeech"], models)
-    record_models(drawn, other)
-    assert read_record(drawn) == other
-    mine = check_models(["deepspeech"], SpeechModels(graph, device="cpu"))
-    record_models(drawn, mine)  # nothing has been computed yet
-    add_missing(open_clips(drawn)[0], ["deepspeech"], SpeechModels(graph, device="cpu"))
+    mine = SpeechModels(graph, device="cpu")
+    other = SpeechModels(write_deepspeech(tmp_path / "other.pb", HIDDEN, CLASSES, seed=1), device="cpu")
+    record_models(drawn, ["mfcc", "deepspeech"], other)
+    assert read_record(drawn) == {"deepspeech": open_features("deepspeech", other).model}
+    record_models(drawn, ["deepspeech"], mine)  # nothing has been computed yet
+    add_missing(open_clips(drawn)[0], ["deepspeech"], mine)
     with pytest.raises(UserError, match=r"deepspeech features made with graph\.pb .*must not be mixed .*other\.pb"):
-        record_models(drawn, other)
+        record_models(drawn, ["deepspeech"], other)
     (drawn / "features.json").unlink()
     with pytest.raises(UserError, match="features of unknown origin"):
-        record_models(drawn, mine)
+        record_models(drawn, ["deepspeech"], mine)
 
 
 def test_missing_features_are_named_with_the_command_that_adds_them(drawn):
