@@ -86,7 +86,7 @@ def animate(
     if jobs is None and None in (video, audio, preview or out):
         raise UsageError("give --video, --audio and --out (or --preview), or --jobs")
     models = SpeechModels(deepspeech, speech_model, speech_layer, device)
-    pipeline = TalkingHeadPipeline.from_pretrained(checkpoint, device, models)
+    pipeline = TalkingHeadPipeline.from_pretrained(checkpoint, None, device, models)
     if jobs is None:
         _make(pipeline, options)
     else:

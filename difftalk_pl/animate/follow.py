@@ -24,23 +24,18 @@ CUT = 0.5  # face sizes: a face that moves further from one frame to the next wa
 class FacePath:
     """A face through a video.
 
-    landmarks: (T, 68, 2) float32, pixels of the frame; held or interpolated where there is no face.
     boxes: (T, 3) float64, left, top and side of the square, pixels, with fractions, inside of the frame.
+    landmarks: (T, 68, 2) float32, fractions of the square; held or interpolated where there is no face.
     usable: (T,) bool, False where no face is to be drawn.
     reasons: how many frames are not usable, by the reason.
     shots: (T,) number of the stretch between two cuts.
     """
 
-    landmarks: np.ndarray
     boxes: np.ndarray
+    landmarks: np.ndarray
     usable: np.ndarray
     reasons: dict[str, int]
     shots: np.ndarray
-
-    @property
-    def fractions(self) -> np.ndarray:
-        """(T, 68, 2) float32, landmarks as fractions of their square; dlib counts from a pixel's middle."""
-        return ((self.landmarks + 0.5 - self.boxes[:, None, :2]) / self.boxes[:, None, 2:]).astype(np.float32)
 
     @property
     def places(self) -> np.ndarray:
@@ -69,8 +64,9 @@ def follow(landmarks: np.ndarray, width: int, height: int, fps: float = FPS, min
     shots = np.searchsorted(cuts, np.arange(len(landmarks)), side="right")
     size = np.linalg.norm(points[:, JAW[0]] - points[:, JAW[1]], axis=-1)
     beyond = np.maximum(-points, points - [width, height]).max(axis=(1, 2))
+    gaps, _ = label(missing)
     tests = {
-        "no face": _long_gaps(missing, cuts, round(MAX_GAP * fps)),
+        "no face": missing & (np.bincount(gaps) > round(MAX_GAP * fps))[gaps],
         f"a face of less than {min_face:g} pixels from ear to ear": size < min_face,
         "a face that leaves the picture": beyond > OUTSIDE * size,
     }
@@ -78,7 +74,8 @@ def follow(landmarks: np.ndarray, width: int, height: int, fps: float = FPS, min
     reasons = {name: int((reason == name).sum()) for name in tests if (reason == name).any()}
     if (reason != "").all():
         raise UserError(f"no usable face: {', '.join(f'{name} in {n} frames' for name, n in reasons.items())}")
-    return FacePath(points.astype(np.float32), boxes, reason == "", reasons, shots)
+    fractions = (points + 0.5 - boxes[:, None, :2]) / boxes[:, None, 2:]  # dlib counts from a pixel's middle
+    return FacePath(boxes, fractions.astype(np.float32), reason == "", reasons, shots)
 
 
 def cut_square(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
@@ -96,7 +93,7 @@ def cut_clip(frames: Iterable[np.ndarray], path: FacePath, size: int, root: Path
         frames: (H, W, 3) uint8, as many as `path` has.
     """
     squares = (cut_square(frame, box, size) for frame, box, good in zip(frames, path.boxes, path.usable) if good)
-    points = path.fractions[path.usable]
+    points = path.landmarks[path.usable]
     silence = np.zeros(len(points) * SAMPLES_PER_FRAME, np.int16)
     write_clip(root, "person", frames=squares, audio=silence, landmarks=points, features=[], info={})
     return Clip(root, "person", len(points))
@@ -108,14 +105,6 @@ def _cuts(landmarks: np.ndarray, missing: np.ndarray) -> list[int]:
     centre, size = _centre_and_size(landmarks[known])
     step = np.linalg.norm(np.diff(centre, axis=0), axis=1) / np.minimum(size[1:], size[:-1])
     return known[1:][(step > CUT) | (np.abs(np.diff(np.log(size))) > CUT)].tolist()
-
-
-def _long_gaps(missing: np.ndarray, cuts: list[int], max_gap: int) -> np.ndarray:
-    """(T,) bool: in a gap of more than `max_gap` frames, or in one that ends with a cut."""
-    gaps, _ = label(missing)
-    too_long = np.bincount(gaps) > max_gap
-    too_long[gaps[np.array(cuts, int) - 1]] = True
-    return too_long[gaps] & missing
 
 
 def _squares(points: np.ndarray, width: int, height: int, sigma: float) -> np.ndarray:

@@ -60,11 +60,11 @@ def _ends_twice(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 def _graph(frame: av.VideoFrame, rate: Fraction, factor: int) -> av.filter.Graph:
     graph = av.filter.Graph()
     graph.threads = 1  # the filter has no threads, and others only hold frames
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=1 / rate)
-    motion, sink = graph.add("minterpolate", f"fps={rate * factor}:{OPTIONS}"), graph.add("buffersink")
-    source.link_to(motion)
-    motion.link_to(sink)
-    graph.configure()
+    graph.link_nodes(
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=1 / rate),
+        graph.add("minterpolate", f"fps={rate * factor}:{OPTIONS}"),
+        graph.add("buffersink"),
+    ).configure()
     return graph
 
 

@@ -53,6 +53,8 @@ FALSE_ALARM = 1e-6  # probability up to which a mark counts as found
 SURE = 1.0  # standard deviations by which each byte has to stand out before the next best
 
 HIGH_PASS = np.array([-0.5, 1.0, -0.5])  # along both axes: straight edges vanish, and pictures have little left
+HALF = hadamard(WORD).astype(np.float32)
+WORDS = np.concatenate([HALF, -HALF])  # (256, 128) +-1, biorthogonal code: any two differ in 64 places or in all
 # Shares that a cell's value has in the mean over its neighbour's and its own area, once rendered: integrals of the
 # bicubic kernel with a = -0.5, its outer lobes counted with the neighbours
 SPREAD = np.array([0.0807, 0.8386, 0.0807])
@@ -65,7 +67,6 @@ class Reading(NamedTuple):
     model: str | None  # six hexadecimal digits; None without a mark
     sure: bool  # whether each of its bytes stands out; else some digits may be wrong
     z: float  # correlation of the best words with all cells, standard deviations
-    agreement: float  # share of cells whose sign is that of the best words; 0.5 by chance
 
 
 class Watermark:
@@ -95,13 +96,18 @@ class Watermark:
         self._cells += share * (_cells(samples, self.grid) - self._cells)
         self._tolerance += share * (_tolerance(samples, self.grid) - self._tolerance)
         self._raise(NEXT if self._frames else FIRST)
-        self._render(frame.shape)
+        smooth = Image.fromarray(self._change).resize((frame.shape[1], frame.shape[0]), Image.Resampling.BICUBIC)
+        grey = np.rint(np.asarray(smooth)).astype(np.int8)
+        change = np.ascontiguousarray(np.broadcast_to(grey[..., None], frame.shape))
+        self._lowest = (-np.minimum(change, 0)).view(np.uint8)
+        self._highest = 255 - np.maximum(change, 0).view(np.uint8)
+        self._bytes = change.view(np.uint8)
 
     def _start(self, shorter_side: int) -> None:
         self.grid = COARSE if shorter_side < SMALL else FINE
-        pattern, words = _pattern(self.grid), _words()
-        wanted = pattern.chip * words[np.frombuffer(bytes.fromhex(self.model), np.uint8)][pattern.byte, pattern.place]
-        self._wanted, self._byte = (one.reshape(self.grid, self.grid) for one in (wanted, pattern.byte))
+        byte, place, chip = _pattern(self.grid)
+        wanted = chip * WORDS[np.frombuffer(bytes.fromhex(self.model), np.uint8)][byte, place]
+        self._wanted, self._byte = (one.reshape(self.grid, self.grid) for one in (wanted, byte))
         self._change, self._cells, self._tolerance = np.zeros((3, self.grid, self.grid), np.float32)
 
     def _raise(self, steps: int) -> None:
@@ -118,14 +124,6 @@ class Watermark:
             rendered = 0.75 * math.sqrt(float(np.mean(change**2))) + 1e-9  # interpolation takes about a quarter
             change *= min(1.0, RMS[self.grid] / rendered)
         self._change = change if steps == FIRST else self._change + np.clip(change - self._change, -SLEW, SLEW)
-
-    def _render(self, shape: tuple[int, ...]) -> None:
-        smooth = Image.fromarray(self._change).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
-        grey = np.rint(np.asarray(smooth)).astype(np.int8)
-        change = np.ascontiguousarray(np.broadcast_to(grey[..., None], shape))
-        self._lowest = (-np.minimum(change, 0)).view(np.uint8)
-        self._highest = 255 - np.maximum(change, 0).view(np.uint8)
-        self._bytes = change.view(np.uint8)
 
 
 def read_mark(frames: Iterable[np.ndarray]) -> Reading:
@@ -146,44 +144,29 @@ def read_mark(frames: Iterable[np.ndarray]) -> Reading:
 
 def _decode(samples: np.ndarray, grid: int) -> Reading:
     """The best word of each byte in the mean luma of a video."""
-    pattern, words = _pattern(grid), _words()
+    byte, place, chip = _pattern(grid)
     seen = _filter(_cells(samples, grid), HIGH_PASS).ravel()
-    soft = pattern.chip * seen / np.sqrt(seen**2 + SOFT**2)
-    slots = np.bincount(pattern.byte * WORD + pattern.place, soft, BYTES * WORD).reshape(BYTES, WORD)
-    scores, energy = slots @ words.T, float((soft**2).sum()) + 1e-9
+    soft = chip * seen / np.sqrt(seen**2 + SOFT**2)
+    slots = np.bincount(byte * WORD + place, soft, BYTES * WORD).reshape(BYTES, WORD)
+    scores, energy = slots @ WORDS.T, float((soft**2).sum()) + 1e-9
     best, (second, first) = scores.argmax(axis=1), np.sort(scores, axis=1)[:, -2:].T
     z = float(first.sum() / math.sqrt(energy))
     margin = float((first - second).min() / math.sqrt(energy / BYTES))
-    agreement = float((soft * words[best][pattern.byte, pattern.place] > 0).mean())
-    false_alarm = len(RMS) * math.exp(BYTES * math.log(len(words)) - z**2 / 2)
+    false_alarm = len(RMS) * math.exp(BYTES * math.log(len(WORDS)) - z**2 / 2)
     model = bytes(best.tolist()).hex() if false_alarm <= FALSE_ALARM else None
-    return Reading(model, model is not None and margin >= SURE, z, agreement)
-
-
-class _Pattern(NamedTuple):
-    """Of every cell, row by row, (grid * grid,)."""
-
-    byte: np.ndarray  # which of the three it writes
-    place: np.ndarray  # which sign of the word
-    chip: np.ndarray  # +-1 that scrambles it
+    return Reading(model, model is not None and margin >= SURE, z)
 
 
 @cache
-def _pattern(grid: int) -> _Pattern:
-    """Drawn by SHAKE-256, whose output no library version changes."""
+def _pattern(grid: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of every cell, row by row, (grid * grid,): the byte that it writes, its place in the word, the sign that
+    scrambles it. Drawn by SHAKE-256, whose output no library version changes."""
     cells = grid * grid
     drawn = hashlib.shake_256(KEY + bytes([grid])).digest(9 * cells)
     rank = np.empty(cells, int)
     rank[np.argsort(np.frombuffer(drawn, "<u8", cells), kind="stable")] = np.arange(cells)
     chip = np.where(np.frombuffer(drawn, np.uint8, cells, 8 * cells) & 1, 1, -1).astype(np.float32)
-    return _Pattern(rank % BYTES, rank // BYTES % WORD, chip)
-
-
-@cache
-def _words() -> np.ndarray:
-    """(256, 128) +-1: any two differ in 64 places or in all. The code is named biorthogonal, or RM(1, 7)."""
-    half = hadamard(WORD).astype(np.float32)
-    return np.concatenate([half, -half])
+    return rank % BYTES, rank // BYTES % WORD, chip
 
 
 def _samples(frame: np.ndarray) -> np.ndarray:
@@ -224,14 +207,14 @@ def watermark(videos: list[Path], seconds: float = 10.0) -> None:
     failed = 0
     for path in videos:
         try:
-            model, sure, z, agreement = read_mark(islice(read_frames(path), max(1, round(25 * seconds))))
+            model, sure, z = read_mark(islice(read_frames(path), max(1, round(25 * seconds))))
             tags = read_tags(path)
         except UserError as error:
             log.error("%s", error)
             failed += 1
             continue
         doubt = "" if sure else " (unsure: some digits may be wrong)"
-        marked = f"marked, model {model}{doubt}, agreement {agreement:.0%}" if model else "not marked"
+        marked = f"marked, model {model}{doubt}" if model else "not marked"
         sys.stdout.write(f"{path}: {marked}, z {z:.1f}; metadata: {tags.get(TAG, 'none of difftalk_pl')}\n")
     if failed:
         raise UserError(f"{failed} of {len(videos)} videos could not be read; the lines above say why")

@@ -118,6 +118,6 @@ def test_the_command_tells_marked_from_unmarked_and_a_bad_file_does_not_stop_it(
     with pytest.raises(UserError, match="1 of 3 videos could not be read"):
         watermark([tmp_path / f"{name}.mp4" for name in ("bad", "marked", "plain")])
     marked, plain = capsys.readouterr().out.splitlines()
-    assert "marked.mp4: marked, model 3f09a7, agreement " in marked and marked.endswith("; metadata: about")
+    assert "marked.mp4: marked, model 3f09a7, z " in marked and marked.endswith("; metadata: about")
     assert "plain.mp4: not marked, z " in plain and plain.endswith("; metadata: none of difftalk_pl")
     assert "bad.mp4" in caplog.text
