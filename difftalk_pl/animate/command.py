@@ -36,7 +36,6 @@ def animate(
     fps: PositiveFloat | Literal["source"] = FPS,
     interpolate: PositiveInt = 1,
     face: str = "largest",
-    min_face: float = 32,
     crf: float = 18,
     watermark: bool = True,
     batch_size: PositiveInt = 16,
@@ -63,24 +62,21 @@ def animate(
         sampler: ddim, dpm++, unipc or another scheduler, in place of the preset's.
         steps: of sampling, in place of the preset's.
         guidance: above 1 follows the sound more closely, in twice the time; for models trained with audio_dropout.
-        reference: the frame that shows the person: each (another frame of the video for every frame), random (one
-            frame), widest (the one with the widest open mouth), or the file of a picture; `progressive:` before it
-            takes the frame just generated from the second one on, as in the paper.
+        reference: the frame that shows the person: each (another one for every frame), random, widest (open mouth), or
+            a picture's file; after `progressive:` only for the first frame, the others take the frame before them.
         seed: of noise and references.
         steadiness: what frames share, against a trembling mouth.
         fps: frames a second of the result, or source for those of the video.
         interpolate: 2 makes two frames of each, for 50 frames a second.
         face: largest, left, right, or a number from the left, 1 first.
-        min_face: smallest face to draw, pixels from ear to ear.
         crf: quality of the video, lower is better.
-        watermark: mark all frames invisibly as generated. The authors of the method ask for it: keep it wherever
-            others may see the video. The metadata say that the video is generated in any case.
+        watermark: mark all frames invisibly as generated, as the authors of the method ask.
         batch_size: frames drawn at once.
         workers: processes that read frames.
         device: cpu, cuda, or auto.
-        deepspeech: the frozen graph of DeepSpeech 0.1.0, for a model that was trained with deepspeech features.
+        deepspeech: frozen graph of DeepSpeech 0.1.0, for a model that was trained with deepspeech features.
         speech_model: folder or hub name of the network, for a model that was trained with wav2vec2 or hubert.
-        speech_layer: which of its layers' output was taken; the last by default.
+        speech_layer: the layer whose output was taken; the last by default.
     """
     options = dict(locals())
     if jobs is None and None in (video, audio, preview or out):
@@ -97,7 +93,7 @@ def _make(pipeline: TalkingHeadPipeline, options: dict[str, Any]) -> None:
     """Make one video, or its preview."""
     changes = {name: options[name] for name in ("steps", "guidance", "reference", "seed", "steadiness")}
     sampler = choose_sampler(options["preset"], name=options["sampler"], **changes)
-    given = {name: options[name] for name in ("video", "audio", "fps", "face", "min_face", "batch_size", "workers")}
+    given = {name: options[name] for name in ("video", "audio", "fps", "face", "batch_size", "workers")}
     if options["preview"] is not None:
         pipeline(**given, sampler=sampler, seconds=PREVIEW_SECONDS).preview(options["preview"])
     else:

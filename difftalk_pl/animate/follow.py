@@ -16,6 +16,7 @@ from difftalk_pl.faces.crop import FACE_HEIGHT, JAW, MARGIN, OUTSIDE, fill_gaps,
 
 SQUARE_SIGMA = 0.4  # s, of the Gaussian that smooths the square's place and size
 LANDMARK_SIGMA = 0.7  # frames at 25 fps, as prepare smooths landmarks
+MIN_FACE = 32  # pixels from ear to ear of the smallest face that is drawn
 MAX_GAP = 0.5  # s without a face that are bridged; frames of longer gaps are not usable
 CUT = 0.5  # face sizes: a face that moves further from one frame to the next was cut
 
@@ -43,12 +44,11 @@ class FacePath:
         return np.where(self.usable, np.cumsum(self.usable) - 1, -1)
 
 
-def follow(landmarks: np.ndarray, width: int, height: int, fps: float = FPS, min_face: float = 32) -> FacePath:
+def follow(landmarks: np.ndarray, width: int, height: int, fps: float = FPS) -> FacePath:
     """Decide where to cut every frame of a video.
 
     Args:
         landmarks: (T, 68, 2), pixels, NaN where there is no face.
-        min_face: smallest usable face, pixels from ear to ear.
 
     Raises:
         UserError: no frame is usable; says why.
@@ -67,7 +67,7 @@ def follow(landmarks: np.ndarray, width: int, height: int, fps: float = FPS, min
     gaps, _ = label(missing)
     tests = {
         "no face": missing & (np.bincount(gaps) > round(MAX_GAP * fps))[gaps],
-        f"a face of less than {min_face:g} pixels from ear to ear": size < min_face,
+        f"a face of less than {MIN_FACE} pixels from ear to ear": size < MIN_FACE,
         "a face that leaves the picture": beyond > OUTSIDE * size,
     }
     reason = np.select(list(tests.values()), list(tests), "")

@@ -7,7 +7,7 @@ from itertools import repeat
 import av
 import numpy as np
 
-BLOCK, SMALLEST = 16, 32  # px; the filter moves whole blocks, and takes no frame smaller than two of them
+BLOCK = 16  # px; the filter moves whole blocks
 OPTIONS = "mi_mode=mci:scd=fdiff:scd_threshold=10"  # motion compensation; a change of 10 % at once is a cut
 GREEN_FIRST, AS_RGB = [1, 2, 0], [2, 0, 1]
 
@@ -21,21 +21,18 @@ def interpolate(frames: Iterable[np.ndarray], factor: int, fps: float = 25.0) ->
 
     Args:
         frames: (H, W, 3) uint8 RGB, all of one size; any size.
-        factor: results a frame, at least 1.
+        factor: results a frame, at least 2.
         fps: frames a second of the input.
 
     Yields:
         (H, W, 3) uint8 RGB.
     """
-    if factor == 1:
-        yield from frames
-        return
     graph, image, rate = None, None, Fraction(fps).limit_denominator(100_000)
     for count, image in enumerate(_ends_twice(frames)):
         height, width = image.shape[:2]
-        padding = [(0, max(-side % BLOCK, SMALLEST - side)) for side in (height, width)] + [(0, 0)]
-        planes = np.pad(image, padding, mode="edge").transpose(2, 0, 1)[GREEN_FIRST]
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(planes), format="yuv444p")
+        padded = np.pad(image, ((0, -height % BLOCK), (0, -width % BLOCK), (0, 0)), mode="edge")
+        planes = np.ascontiguousarray(padded.transpose(2, 0, 1)[GREEN_FIRST])
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv444p")
         frame.pts, frame.time_base = count, 1 / rate
         graph = graph or _graph(frame, rate, factor)
         graph.push(frame)

@@ -1,14 +1,12 @@
 """An invisible mark in the pixels of generated videos, and its reader. `docs/watermark.md` has figures and limits.
 
 Spread spectrum (Cox et al., 1997) in the luma of a grid of cells that is stretched over the frame, whatever its size.
-Three bytes name the model. Each byte owns a third of the cells, scattered, and is written as one of 256 words of 128
-signs (biorthogonal code), scrambled by signs that a constant key draws. As in improved spread spectrum (Malvar and
-Florencio, 2003) the marker looks at the picture as the reader will, and spends nothing where the words stand out
-already or where an edge would drown them.
+Each of the three bytes that name the model owns a third of the cells and is written as one of 256 words of 128 signs,
+scrambled by a constant key. As in improved spread spectrum (Malvar and Florencio, 2003) the marker looks at the picture
+as the reader will, and spends nothing where the words stand out already or where an edge would drown them.
 """
 
 import hashlib
-import logging
 import math
 import sys
 from collections.abc import Iterable
@@ -26,11 +24,8 @@ from difftalk_pl.errors import UserError
 from difftalk_pl.media.video import read_frames
 from difftalk_pl.media.writer import TAG, read_tags
 
-log = logging.getLogger(__name__)
-
 KEY = b"difftalk_pl watermark 1"  # another key is another mark
 BYTES, WORD = 3, 128  # what names a model, and the signs that write one byte
-DIGITS = 2 * BYTES  # of the model's hash, hexadecimal
 SAMPLES = 256  # means of luma along each side, from which texture and cells are made
 
 COARSE, FINE = 64, 128  # cells along each side
@@ -55,9 +50,7 @@ SURE = 1.0  # standard deviations by which each byte has to stand out before the
 HIGH_PASS = np.array([-0.5, 1.0, -0.5])  # along both axes: straight edges vanish, and pictures have little left
 HALF = hadamard(WORD).astype(np.float32)
 WORDS = np.concatenate([HALF, -HALF])  # (256, 128) +-1, biorthogonal code: any two differ in 64 places or in all
-# Shares that a cell's value has in the mean over its neighbour's and its own area, once rendered: integrals of the
-# bicubic kernel with a = -0.5, its outer lobes counted with the neighbours
-SPREAD = np.array([0.0807, 0.8386, 0.0807])
+SPREAD = np.array([0.0807, 0.8386, 0.0807])  # what rendering leaves of a cell in its neighbours: the bicubic kernel
 SEEN = np.convolve(HIGH_PASS, SPREAD)
 
 
@@ -77,7 +70,7 @@ class Watermark:
     """
 
     def __init__(self, model: str) -> None:
-        self.model, self._frames = model[:DIGITS], 0
+        self.model, self._frames = model[: 2 * BYTES], 0
 
     def mark(self, frame: np.ndarray) -> np.ndarray:
         """Return a marked copy: the same change for red, green and blue, (H, W, 3) uint8. All frames have one size."""
@@ -127,13 +120,10 @@ class Watermark:
 
 
 def read_mark(frames: Iterable[np.ndarray]) -> Reading:
-    """Look for the mark of any model. Cells are averaged over all frames: what moves blurs, and the mark stays.
+    """Look for the mark of any model in the frames of one video, (H, W, 3) uint8, averaged over time.
 
     For words chosen before, z of frames without a mark is at most Gaussian over the draw of the key (Hoeffding, 1963):
     P(z > t) <= exp(-t^2 / 2). The bound on false alarms is this times the number of words and grids that are tried.
-
-    Args:
-        frames: (H, W, 3) uint8, of one video; of any size.
     """
     total, count = np.zeros((SAMPLES, SAMPLES)), 0
     for frame in frames:
@@ -209,12 +199,11 @@ def watermark(videos: list[Path], seconds: float = 10.0) -> None:
         try:
             model, sure, z = read_mark(islice(read_frames(path), max(1, round(25 * seconds))))
             tags = read_tags(path)
+            doubt = "" if sure else " (unsure: some digits may be wrong)"
+            marked = f"marked, model {model}{doubt}" if model else "not marked"
+            line = f"{path}: {marked}, z {z:.1f}; metadata: {tags.get(TAG, 'none of difftalk_pl')}"
         except UserError as error:
-            log.error("%s", error)
-            failed += 1
-            continue
-        doubt = "" if sure else " (unsure: some digits may be wrong)"
-        marked = f"marked, model {model}{doubt}" if model else "not marked"
-        sys.stdout.write(f"{path}: {marked}, z {z:.1f}; metadata: {tags.get(TAG, 'none of difftalk_pl')}\n")
+            line, failed = str(error), failed + 1
+        sys.stdout.write(f"{line}\n")
     if failed:
         raise UserError(f"{failed} of {len(videos)} videos could not be read; the lines above say why")

@@ -110,14 +110,14 @@ def test_the_layout_never_changes(grid, digest):
     assert hashlib.sha256(content).hexdigest().startswith(digest)
 
 
-def test_the_command_tells_marked_from_unmarked_and_a_bad_file_does_not_stop_it(tmp_path, capsys, caplog):
+def test_the_command_tells_marked_from_unmarked_and_a_bad_file_does_not_stop_it(tmp_path, capsys):
     frames = list(footage(256, 256, 25))
     write_video(tmp_path / "marked.mp4", marked_by("3f09a7", frames), tags={TAG: "about"})
     write_video(tmp_path / "plain.mp4", frames[:10])
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     with pytest.raises(UserError, match="1 of 3 videos could not be read"):
         watermark([tmp_path / f"{name}.mp4" for name in ("bad", "marked", "plain")])
-    marked, plain = capsys.readouterr().out.splitlines()
+    bad, marked, plain = capsys.readouterr().out.splitlines()
     assert "marked.mp4: marked, model 3f09a7, z " in marked and marked.endswith("; metadata: about")
     assert "plain.mp4: not marked, z " in plain and plain.endswith("; metadata: none of difftalk_pl")
-    assert "bad.mp4" in caplog.text
+    assert "bad.mp4" in bad
