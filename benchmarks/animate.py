@@ -1,104 +1,74 @@
-"""What animate costs: seconds of every stage for a second of video, and the peak of memory.
+"""What animate costs: seconds for a second of video and the peak of memory; how well the drawn mouth fits its frame.
 
-    python benchmarks/animate.py --weights WEIGHTS --audio speech.wav --videos a.mp4 b.mp4 --seconds 10
-    python benchmarks/animate.py --weights WEIGHTS --audio speech.wav --videos a.mp4 --seconds 10 600 --steps 1
+    python benchmarks/animate.py --weights WEIGHTS --audio speech.wav --videos '[a.mp4, b.mp4]' --seconds '[10]'
+    python benchmarks/animate.py --weights WEIGHTS --audio speech.wav --videos '[a.mp4]' --seconds '[10, 600]' --steps 1
 
-The sound is repeated until it is long enough. Every line is a process of its own.
+The sound is repeated until it is long enough. Every line is a process of its own. `border` is the mean difference of
+colours in the band within the mask's outline, drawn against true, in levels, before and after they are matched;
+`outside equal` compares all pixels outside of the blend with those of the decoded frame.
 """
 
-import argparse
-import json
+import multiprocessing
 import resource
-import subprocess
-import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
+from jsonargparse import auto_cli
+from scipy.ndimage import binary_erosion
 
-from difftalk_pl.animate.paste import border_difference, match_colour
-from difftalk_pl.data.features.windows import RATE
-from difftalk_pl.media.audio import read_audio, write_wav
+from difftalk_pl.animate.paste import FEATHER, blend_region, match_colour
+from difftalk_pl.animate.pipeline import TalkingHeadPipeline, TalkingVideo
+from difftalk_pl.generation.presets import choose_sampler
+from difftalk_pl.media.audio import RATE, read_audio, write_wav
 from difftalk_pl.media.video import probe
 
-STAGES = ("read", "faces", "cut", "features", "load", "encode", "denoise", "decode", "blend", "mark", "write")
+
+def run(
+    weights: Path, audio: Path, videos: list[Path], seconds: list[float], steps: int | None = None, device: str = "auto"
+) -> None:
+    """Print a markdown table, one line a video and length."""
+    columns = ["video", "size", "sound, s", "frames", "s/s", "peak, MB", "border, levels", "outside equal"]
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}", flush=True)
+    sound = read_audio(audio, RATE)
+    for path in videos:
+        for length in seconds:
+            with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as pool:
+                wav = Path(folder) / "sound.wav"
+                write_wav(wav, np.resize(sound, round(length * RATE)), RATE)
+                cells = pool.apply(measure, (weights, path, wav, Path(folder) / "out.mp4", steps, device))
+            info = probe(path)
+            print(f"| {path.name} | {info.width} x {info.height} | {length:g} | {' | '.join(cells)} |", flush=True)
 
 
-def child(arguments: argparse.Namespace) -> None:
-    """Make one video, and print what it took as JSON."""
-    from difftalk_pl.animate.pipeline import TalkingHeadPipeline
-    from difftalk_pl.generation.presets import choose_sampler
-
-    pipeline = TalkingHeadPipeline.from_pretrained(arguments.weights, device=arguments.device)
-    sampler = choose_sampler("fast", steps=arguments.steps)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(arguments.out or Path(folder) / "out.mp4")
-        video = pipeline(arguments.videos[0], arguments.audio, sampler)
-        count = video.save(out)
-    border = _border(pipeline(arguments.videos[0], arguments.audio, sampler, first=arguments.looked_at))
+def measure(weights: Path, video: Path, audio: Path, out: Path, steps: int | None, device: str) -> list[str]:
+    """Make one video, then look at its first second."""
+    pipeline, sampler = TalkingHeadPipeline.from_pretrained(weights, device=device), choose_sampler(steps=steps)
+    start = time.perf_counter()
+    talking = pipeline(video, audio, sampler)
+    count = talking.save(out)
+    spent = (time.perf_counter() - start) / len(talking) * talking.source.fps
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"frames": count, "seconds": video.clock.seconds, "peak": peak, "passed": video.passed} | border))
+    return [str(count), f"{spent:.2f}", f"{peak:.0f}", *border(pipeline(video, audio, sampler, seconds=1))]
 
 
-def _border(video) -> dict[str, float | bool]:
-    """Colours at the blend's outline, drawn against true, and whether all pixels outside are the decoded ones."""
+def border(video: TalkingVideo) -> list[str]:
+    """Colours at the mask's outline, drawn against true, and whether the pixels outside are the decoded ones."""
     before, after, equal = [], [], True
-    for result, own, square in video.pasted():
+    for place, (result, own, square) in zip(video.order, video.pasted(range(len(video)))):
         if square is None:
             continue
-        place = video.order[square.frame]
-        region = video.paste.region(square.mask, video.boxes[place], own.shape)
+        rows, columns, alpha = blend_region(square.mask, video.path.boxes[place], own.shape)
         outside = np.ones(own.shape[:2], bool)
-        if region is not None:
-            outside[region.rows, region.columns] = region.alpha == 0
+        outside[rows, columns] = alpha == 0
         equal &= bool((result[outside] == own[outside]).all())
-        feather = video.paste.feather
-        before.append(border_difference(square.generated, square.true, square.mask, feather))
-        matched = match_colour(square.generated, square.true, square.mask, feather)
-        after.append(border_difference(matched, square.true, square.mask, feather))
-    return {"border": float(np.mean(before)), "matched": float(np.mean(after)), "equal": equal}
-
-
-def rows(arguments: argparse.Namespace) -> None:
-    """A markdown table, one line a video and length."""
-    sound = read_audio(arguments.audio, RATE)
-    head = ["video", "size", "sound, s", "frames", *STAGES, "sum", "peak, MB", "border, levels", "outside equal"]
-    print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head), flush=True)
-    for path in arguments.videos:
-        for seconds in arguments.seconds:
-            with tempfile.TemporaryDirectory() as folder:
-                wav = Path(folder) / "sound.wav"
-                write_wav(wav, np.resize(sound, round(seconds * RATE)), RATE)
-                command = [
-                    sys.executable,
-                    __file__,
-                    "--child",
-                    "--weights",
-                    str(arguments.weights),
-                    "--audio",
-                    str(wav),
-                ]
-                command += ["--videos", str(path), "--device", arguments.device]
-                command += [] if arguments.steps is None else ["--steps", str(arguments.steps)]
-                done = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
-            info, spent = probe(path), done["seconds"]
-            cells = [path.name, f"{info.width} x {info.height}", f"{seconds:g}", str(done["frames"])]
-            cells += [f"{spent.get(stage, 0) / seconds:.3f}" for stage in STAGES]
-            cells += [f"{sum(spent.values()) / seconds:.2f}", f"{done['peak']:.0f}"]
-            cells += [f"{done['border']:.1f} -> {done['matched']:.1f}", "yes" if done["equal"] else "NO"]
-            print("| " + " | ".join(cells) + " |", flush=True)
+        band = square.mask & ~binary_erosion(square.mask, iterations=max(round(FEATHER * len(square.mask)), 1))
+        matched = match_colour(square.generated, square.true, square.mask)
+        for scores, drawn in ((before, square.generated), (after, matched)):
+            scores.append(np.abs(drawn[band].astype(float) - square.true[band]).mean())
+    return [f"{np.mean(before):.1f} -> {np.mean(after):.1f}", "yes" if equal else "NO"]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--audio", type=Path, required=True)
-    parser.add_argument("--videos", type=Path, nargs="+", required=True)
-    parser.add_argument("--seconds", type=float, nargs="+", default=[10.0])
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--looked-at", type=float, default=1.0, help="seconds whose outline is measured")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    child(given) if given.child else rows(given)
+    auto_cli(run, as_positional=False)

@@ -8,35 +8,32 @@ what `interpolate` draws; of all pixels of all those frames together. `ms` is th
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 from jsonargparse import auto_cli
 
-from difftalk_pl.animate.interpolation import interpolate
-from difftalk_pl.media.video import SourceVideo, source_rate
+from difftalk_pl.animate.interpolate import interpolate
+from difftalk_pl.media.video import read_frames, source_rate
 
 Way = Callable[[Sequence[np.ndarray]], Iterator[np.ndarray]]  # kept frames to what is between them
 
 
-def run(videos: list[Path], frames: int = 101, start: int = 0, model: Path | None = None) -> None:
+def run(videos: list[Path], frames: int = 101, start: int = 0) -> None:
     """Print the table.
 
     Args:
         frames: of each video, at its own rate.
         start: the first of them.
-        model: a TorchScript file to measure, too.
     """
     ways: dict[str, Way] = {"repetition": lambda kept: iter(kept[:-1]), "average": averages}
-    ways["minterpolate"] = lambda kept: between(kept, None)
-    if model is not None:
-        ways[model.name] = lambda kept: between(kept, model)
+    ways["minterpolate"] = between
     columns = ["clip", "size", "frames a second", *ways, *(f"{name}, ms" for name in list(ways)[2:])]
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for path in videos:
         rate = source_rate(path)
-        shown = list(SourceVideo(path, rate).frames(start + frames))[start:]
+        shown = list(islice(read_frames(path, rate), start, start + frames))
         shown = shown[: len(shown) - (len(shown) + 1) % 2]
         scores, times = zip(*(measure(shown[::2], shown[1::2], way) for way in ways.values()))
         cells = [path.stem, f"{shown[0].shape[1]} x {shown[0].shape[0]}", f"{rate:.4g}"]
@@ -57,8 +54,8 @@ def averages(kept: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     return ((a.astype(np.uint16) + b + 1) // 2 for a, b in pairwise(kept))
 
 
-def between(kept: Sequence[np.ndarray], model: Path | None) -> Iterator[np.ndarray]:
-    results = interpolate(kept, 2, model=model)
+def between(kept: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    results = interpolate(kept, 2)
     return (image for place, image in enumerate(results) if place % 2 and place < 2 * len(kept) - 1)
 
 

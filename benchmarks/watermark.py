@@ -105,7 +105,7 @@ def psnr(true: np.ndarray, other: np.ndarray) -> float:
 
 
 def told(reading: Reading) -> str:
-    if not reading.found or reading.model is None:
+    if reading.model is None:
         return f"not found, {reading.z:.1f}"
     right = 24 - (int(reading.model, 16) ^ int(MODEL, 16)).bit_count()
     return f"{right}/24, {reading.z:.1f}" + ("" if reading.sure else ", unsure")

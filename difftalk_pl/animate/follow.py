@@ -38,11 +38,6 @@ class FacePath:
     reasons: dict[str, int]
     shots: np.ndarray
 
-    @property
-    def places(self) -> np.ndarray:
-        """(T,) where each frame lies among the usable ones; -1 for the others."""
-        return np.where(self.usable, np.cumsum(self.usable) - 1, -1)
-
 
 def follow(landmarks: np.ndarray, width: int, height: int, fps: float = FPS) -> FacePath:
     """Decide where to cut every frame of a video.

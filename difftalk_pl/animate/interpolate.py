@@ -20,12 +20,9 @@ def interpolate(frames: Iterable[np.ndarray], factor: int, fps: float = 25.0) ->
     conversion to YUV and back in 8 bits would cost up to 1 dB.
 
     Args:
-        frames: (H, W, 3) uint8 RGB, all of one size; any size.
+        frames: (H, W, 3) uint8 RGB, all of one size; so are the results.
         factor: results a frame, at least 2.
         fps: frames a second of the input.
-
-    Yields:
-        (H, W, 3) uint8 RGB.
     """
     graph, image, rate = None, None, Fraction(fps).limit_denominator(100_000)
     for count, image in enumerate(_ends_twice(frames)):

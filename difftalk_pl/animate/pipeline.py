@@ -181,7 +181,8 @@ class TalkingHeadPipeline:
         order = back_and_forth(np.arange(count), len(path.usable))
         folder = tempfile.TemporaryDirectory(prefix="difftalk_pl_")
         clip = cut_clip(source.frames(len(path.usable)), path, self.weights.data.size, Path(folder.name))
-        windows = self._windows(DrivenClip.drive(clip, speech, path.places[order], source.fps), sampler)
+        places = np.where(path.usable, np.cumsum(path.usable) - 1, -1)  # of the source's frames in the clip
+        windows = self._windows(DrivenClip.drive(clip, speech, places[order], source.fps), sampler)
         squares = partial(draw, generator, windows, device=self.device, batch_size=batch_size, workers=workers)
         about = {"generated": True, "by": f"difftalk_pl {__version__}", "model": self.weights.hash, "fps": source.fps}
         about["mask"] = self.weights.data.mask
@@ -223,7 +224,7 @@ def _follow(source: SourceVideo, count: int, face: str) -> FacePath:
     """Follow the face through as many frames of the video as are needed; warn of those without a usable one."""
     info = probe(source.path)
     with progress_bar(transient=True) as bar:
-        track = follow_face(bar.track(source.frames(count), total=count, description="face"), face)
+        track = follow_face(bar.track(source.frames(count), total=count, description="face"), str(face))
     try:
         path = follow(track.landmarks, info.width, info.height, source.fps)
     except UserError as error:

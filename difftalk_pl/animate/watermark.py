@@ -83,8 +83,13 @@ class Watermark:
         return marked
 
     def _follow(self, frame: np.ndarray) -> None:
+        """Fit the change to the picture, all at once at the first frame and slowly at later ones."""
         if self._frames == 0:
-            self._start(min(frame.shape[:2]))
+            self.grid = COARSE if min(frame.shape[:2]) < SMALL else FINE
+            byte, place, chip = _pattern(self.grid)
+            wanted = chip * WORDS[np.frombuffer(bytes.fromhex(self.model), np.uint8)][byte, place]
+            self._wanted, self._byte = (one.reshape(self.grid, self.grid) for one in (wanted, byte))
+            self._change, self._cells, self._tolerance = np.zeros((3, self.grid, self.grid), np.float32)
         samples, share = _samples(frame), EVERY / min(self._frames + EVERY, MEMORY)
         self._cells += share * (_cells(samples, self.grid) - self._cells)
         self._tolerance += share * (_tolerance(samples, self.grid) - self._tolerance)
@@ -95,13 +100,6 @@ class Watermark:
         self._lowest = (-np.minimum(change, 0)).view(np.uint8)
         self._highest = 255 - np.maximum(change, 0).view(np.uint8)
         self._bytes = change.view(np.uint8)
-
-    def _start(self, shorter_side: int) -> None:
-        self.grid = COARSE if shorter_side < SMALL else FINE
-        byte, place, chip = _pattern(self.grid)
-        wanted = chip * WORDS[np.frombuffer(bytes.fromhex(self.model), np.uint8)][byte, place]
-        self._wanted, self._byte = (one.reshape(self.grid, self.grid) for one in (wanted, byte))
-        self._change, self._cells, self._tolerance = np.zeros((3, self.grid, self.grid), np.float32)
 
     def _raise(self, steps: int) -> None:
         """Gradient ascent of the agreement that the reader will find, where a byte lacks it, within the tolerance."""

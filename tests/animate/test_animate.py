@@ -40,12 +40,12 @@ def pipeline():
     return TalkingHeadPipeline.from_pretrained(WEIGHTS, device="cpu")
 
 
-def in_a_room(frame):
+def in_larger_frame(frame):
     """A 256 px face in a larger picture with a pattern."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    room = np.stack([rows % 200, columns % 190, (rows + columns) % 180], axis=-1).astype(np.uint8)
-    room[TOP : TOP + 256, LEFT : LEFT + 256] = frame
-    return room
+    whole = np.stack([rows % 200, columns % 190, (rows + columns) % 180], axis=-1).astype(np.uint8)
+    whole[TOP : TOP + 256, LEFT : LEFT + 256] = frame
+    return whole
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def faces():
 def folder(tmp_path_factory, faces):
     """person.mp4, 0.8 s of a face in a larger picture; voice.wav, 0.4 s."""
     folder = tmp_path_factory.mktemp("inputs")
-    write_video(folder / "person.mp4", map(in_a_room, faces[:20]), crf=12)
+    write_video(folder / "person.mp4", map(in_larger_frame, faces[:20]), crf=12)
     speech(folder / "voice.wav", 0.4)
     return folder
 
@@ -104,8 +104,12 @@ def test_every_pixel_outside_of_the_blend_is_the_decoded_one(pipeline, folder, t
 
 
 def test_frames_without_a_face_stay_as_they_are_and_are_counted(pipeline, faces, tmp_path, caplog):
-    wall = np.full_like(in_a_room(faces[0]), 90)
-    write_video(tmp_path / "away.mp4", [*map(in_a_room, faces[:4]), *[wall] * 16, *map(in_a_room, faces[:5])], crf=12)
+    wall = np.full_like(in_larger_frame(faces[0]), 90)
+    write_video(
+        tmp_path / "away.mp4",
+        [*map(in_larger_frame, faces[:4]), *[wall] * 16, *map(in_larger_frame, faces[:5])],
+        crf=12,
+    )
     video = pipeline(tmp_path / "away.mp4", speech(tmp_path / "speech.wav", 1.0), ONE_STEP)
     drawn = [square is not None for _, _, square in video.pasted(range(25))]
     assert drawn == [True] * 4 + [False] * 16 + [True] * 5
@@ -206,7 +210,7 @@ def test_jobs_are_made_once_and_a_bad_one_does_not_end_the_rest(folder, tmp_path
         {**files, "out": str(tmp_path / "one.mp4")},
         {**files, "out": str(tmp_path / "bad.mp4"), "video": str(tmp_path / "broken.mp4")},
         {**files, "out": str(tmp_path / "odd.mp4"), "stepz": 3},
-        {**files, "out": str(tmp_path / "two.mp4"), "steps": 2, "fps": "source"},
+        {**files, "out": str(tmp_path / "two.mp4"), "steps": 2, "fps": "source", "face": 1},
     ]
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(jobs))
     for _ in range(2):
