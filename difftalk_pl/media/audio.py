@@ -1,7 +1,7 @@
 """Audio on the clock of the frames, whole or piece by piece, and the WAV files of prepared clips."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import av
@@ -16,7 +16,7 @@ RATE = 16000  # Hz
 HOLE = 0.02  # s; a larger jump of the timestamps is lost audio, a smaller one is rounding
 
 
-def audio_pieces(path: str | Path, rate: int = RATE, start: float = 0.0) -> Iterator[np.ndarray]:
+def audio_pieces(path: str | Path, rate: int = RATE, start: float = 0.0) -> Generator[np.ndarray, None, None]:
     """Decode the first audio track: sample n of the whole belongs to n / rate s on the clock of `read_frames`.
 
     ffmpeg's `aresample` puts silence before a track that starts late and where packets are lost, and drops what lies
