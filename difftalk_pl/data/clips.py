@@ -27,7 +27,6 @@ from difftalk_pl.media.video import FrameReader
 from difftalk_pl.media.writer import write_video
 
 FORMAT = 2
-SUMS = "SHA256SUMS"  # in a clip's folder, of its files but clip.json; `sha256sum --check` reads it
 SAMPLES_PER_FRAME = RATE // FPS
 PREPARED_CRF = 5  # H.264 quality of video.mp4: at least 42 dB in every frame of the real clips
 VERSIONED = ("difftalk_pl", "numpy", "av", "dlib-bin", "python_speech_features", "scikit-image")
@@ -89,10 +88,7 @@ class Clip:
     @property
     def landmarks(self) -> np.ndarray:
         """Map the landmarks, (T, 68, 2) float32, fractions of the frame's side."""
-        array = _open_array(self.folder / "landmarks.npy", self.frames)
-        if array.shape[1:] != (68, 2):
-            raise UserError(f"{self.folder / 'landmarks.npy'}: shape {array.shape}, expected 68 points of 2")
-        return array
+        return _open_array(self.folder / "landmarks.npy", (self.frames, 68, 2))
 
     def features_file(self, kind: str) -> Path:
         return self.folder / "features" / f"{kind}.npy"
@@ -102,10 +98,7 @@ class Clip:
         path = self.features_file(kind)
         if not path.exists():
             raise UserError(f"{path}: no such features; run prepare with --features {kind}, or add-features")
-        array = _open_array(path, 2 * self.frames)
-        if array.ndim != 2:
-            raise UserError(f"{path}: shape {array.shape}, expected (steps, channels); remove it and run add-features")
-        return array
+        return _open_array(path, (2 * self.frames, None))
 
     def audio(self, first: int = 0, last: int | None = None) -> np.ndarray:
         """Read the samples of the frames from `first` to before `last`, (640 n,) int16 at 16 kHz."""
@@ -125,14 +118,15 @@ class Clip:
         return json.loads((self.folder / "clip.json").read_text(encoding="utf-8"))
 
 
-def _open_array(path: Path, rows: int) -> np.ndarray:
-    """Map a .npy of so many rows of floats."""
+def _open_array(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Map a .npy of floats of this shape; None is any number."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: cannot be read ({error}); remove its clip's folder and run prepare again") from error
-    if array.dtype.kind != "f" or array.shape[:1] != (rows,):
-        raise UserError(f"{path}: {array.dtype} {array.shape}, expected {rows} rows of floats; prepare its clip again")
+    fits = array.ndim == len(shape) and all(n in (None, size) for n, size in zip(shape, array.shape, strict=True))
+    if array.dtype.kind != "f" or not fits:
+        raise UserError(f"{path}: {array.dtype} {array.shape}, expected floats {shape}; prepare its clip again")
     return array
 
 
@@ -140,7 +134,7 @@ def verify(clip: Clip) -> None:
     """Check the lengths of a clip's files and their SHA-256. Raises UserError or OSError naming the file."""
     _ = clip.landmarks, clip.audio(), [clip.features(path.stem) for path in clip.folder.glob("features/*.npy")]
     clip.reader().close()
-    for name, digest in read_sums(clip.folder).items():
+    for name, digest in clip.info()["sha256"].items():
         if file_hash(clip.folder / name) != digest:
             raise UserError(f"{clip.folder / name}: differs from what was written (SHA-256); prepare its clip again")
 
@@ -162,12 +156,8 @@ def write_clip(
         frames: (S, S, 3) uint8 each, as many as landmarks.
         audio: (T * 640,) int16, 16 kHz mono.
         landmarks: (T, 68, 2), fractions of the side.
-        features: the kinds to compute.
-        info: becomes clip.json; its `source` is a text or holds a `path`.
+        info: for clip.json; its `source` is a text or holds a `path`.
         identity: of the person; the clip's name by default.
-
-    Raises:
-        ValueError: lengths disagree or landmarks are not finite.
     """
     target = root / "clips" / name
     for leftover in target.parent.glob(f".{glob.escape(name)}.*.tmp"):  # of a killed process
@@ -185,8 +175,8 @@ def write_clip(
         np.save(temporary / "landmarks.npy", np.ascontiguousarray(landmarks, dtype=np.float32))
         for kind in features:
             np.save(temporary / "features" / f"{kind.name}.npy", kind(audio).astype(np.float32))
-        write_sums(temporary, [path for path in temporary.rglob("*") if path.is_file()])
-        write_json(temporary / "clip.json", {**info, "name": name, "identity": identity or name, "frames": written})
+        info = {**info, "name": name, "identity": identity or name, "frames": written}
+        record_files(temporary, info, [path for path in temporary.rglob("*") if path.is_file()])
         for latents in (root / "latents").glob(f"*/{glob.escape(name)}.npy"):  # of the clip that was here
             latents.unlink()
         if target.exists():
@@ -198,18 +188,10 @@ def write_clip(
     return target
 
 
-def read_sums(folder: Path) -> dict[str, str]:
-    """Read the SHA-256 of a clip's files by their names in its folder; empty if there is no SHA256SUMS."""
-    path = folder / SUMS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-
-
-def write_sums(folder: Path, files: Iterable[Path]) -> None:
-    """Enter the SHA-256 of files in a clip's folder into its SHA256SUMS."""
-    sums = {**read_sums(folder), **{path.relative_to(folder).as_posix(): file_hash(path) for path in files}}
-    with replacing(folder / SUMS) as file:
-        file.writelines(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+def record_files(folder: Path, info: dict[str, Any], files: Iterable[Path]) -> None:
+    """Write a clip's clip.json with the SHA-256 of its new files added."""
+    sums = {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
+    write_json(folder / "clip.json", {**info, "sha256": {**info.get("sha256", {}), **sums}})
 
 
 def create_dataset(root: Path, size: int) -> DatasetInfo:

@@ -5,13 +5,12 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from difftalk_pl.data.hdtf import SOURCES, HDTFVideo, read_annotations
+from difftalk_pl.data.hdtf import HDTFVideo, read_annotations
 from difftalk_pl.data.sources import VIDEO_SUFFIXES
-from difftalk_pl.errors import UsageError, UserError
+from difftalk_pl.errors import UserError
 from difftalk_pl.files import replacing
 
 log = logging.getLogger(__name__)
@@ -22,14 +21,15 @@ GONE = re.compile(
     r"(does not|doesn't) exist|isn't available any ?more|HTTP Error (404|410)",
     re.IGNORECASE,
 )
+NOISE = re.compile(r"^(ERROR: )?(\[\S+\] )?|; please report this issue on .*|\(caused by .*")
 
 
 class Download(NamedTuple):
-    """A line of downloads.csv. gone: the site says that the video does not exist any more."""
+    """A line of downloads.csv: done, gone (the site says that the video does not exist any more) or failed."""
 
     name: str
     url: str
-    status: Literal["done", "gone", "failed"]
+    status: str
     reason: str = ""
 
 
@@ -54,48 +54,44 @@ def hdtf_download(
         height: Lines of the picture at most.
         retries: Further tries after errors of network or server, with longer and longer waits.
         retry_gone: Ask again for videos that were gone.
-        cookies: A file of cookies for the site, where it wants a signed-in browser.
+        cookies: A file of cookies for the site, if it wants a signed-in browser.
     """
-    videos = read_annotations(annotations)
     names = {only} if isinstance(only, str) else set(only or ())
-    if unknown := names - {video.name for video in videos} - set(SOURCES):
-        raise UsageError(f"only: {', '.join(sorted(unknown))}: no source ({', '.join(SOURCES)}) and no video's name")
-    options = _options(height, retries, cookies)
+    videos = [one for one in read_annotations(annotations) if not names or names & {one.name, one.source}]
+    if not videos:
+        raise UserError(f"{annotations}: no source or video is called {', '.join(names)}")
+    options: dict[str, Any] = {
+        "format_sort": [f"res:{height}"] if height else [],
+        "noplaylist": True,
+        **dict.fromkeys(("retries", "fragment_retries", "extractor_retries"), retries),
+        "retry_sleep_functions": dict.fromkeys(("http", "fragment", "extractor"), lambda n: min(2.0**n, 60.0)),
+        "skip_unavailable_fragments": False,
+        "cookiefile": None if cookies is None else str(cookies),
+    }
+    if shutil.which("ffmpeg") is None:
+        log.warning("ffmpeg is not installed: only files that hold both picture and sound, often small, can be had")
     out.mkdir(parents=True, exist_ok=True)
-    known = _read_downloads(out)
+    known = _read_downloads(out / "downloads.csv")
     for video in videos:
-        before = known.get(video.name)
-        if names and not names & {video.name, video.source}:
-            continue
-        if before is None or before.status != "gone" or retry_gone:
+        if video.name not in known or known[video.name].status != "gone" or retry_gone:
             known[video.name] = _download(video, out, options)
-            _write_downloads(out, known.values())
-    counts = Counter(one.status for one in known.values())
+            with replacing(out / "downloads.csv") as file:
+                csv.writer(file).writerows([Download._fields, *known.values()])
+    counts = Counter(known[video.name].status for video in videos)
     log.info("%s: %s", out, ", ".join(f"{count} {status}" for status, count in counts.items()))
     if counts["failed"]:
         raise UserError(f"{out}: {counts['failed']} videos failed; the reasons are in downloads.csv; run it again")
 
 
-def _options(height: int | None, retries: int, cookies: Path | None) -> dict[str, Any]:
-    """Return yt-dlp's options; partial files are continued by default."""
-    if shutil.which("ffmpeg") is None:
-        log.warning("ffmpeg is not installed: only files that hold both picture and sound, often small, can be had")
-    waits = dict.fromkeys(("http", "fragment", "extractor"), lambda n: min(2.0**n, 60.0))
-    return {
-        "format_sort": [f"res:{height}"] if height else [],
-        "noplaylist": True,
-        "retries": retries,
-        "fragment_retries": retries,
-        "extractor_retries": retries,
-        "retry_sleep_functions": waits,
-        "skip_unavailable_fragments": False,
-        "socket_timeout": 30.0,
-        "cookiefile": None if cookies is None else str(cookies),
-    }
+def _read_downloads(path: Path) -> dict[str, Download]:
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["name"]: Download(**row) for row in csv.DictReader(file)}
 
 
 def _download(video: HDTFVideo, out: Path, options: dict[str, Any]) -> Download:
-    """Download one video, unless its file is there; yt-dlp gives a file its name when it is whole."""
+    """Download one video, unless its file is there: yt-dlp names a file when it is whole, and continues parts."""
     if any((out / f"{video.name}{suffix}").exists() for suffix in VIDEO_SUFFIXES):
         return Download(video.name, video.url, "done")
     try:
@@ -107,20 +103,7 @@ def _download(video: HDTFVideo, out: Path, options: dict[str, Any]) -> Download:
         with YoutubeDL({**options, "outtmpl": {"default": str(out / f"{video.name}.%(ext)s")}}) as site:
             site.download([video.url])
     except YoutubeDLError as error:
-        reason = re.sub(r"^ERROR: |; please report this issue on .*|\(caused by .*", "", str(error).replace("\n", " "))
+        reason = NOISE.sub("", str(error).replace("\n", " "))
         gone = GONE.search(reason) and not NOT_GONE.search(reason)
         return Download(video.name, video.url, "gone" if gone else "failed", reason)
     return Download(video.name, video.url, "done")
-
-
-def _read_downloads(out: Path) -> dict[str, Download]:
-    path = out / "downloads.csv"
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {row["name"]: Download(**row) for row in csv.DictReader(file)}  # type: ignore[arg-type]
-
-
-def _write_downloads(out: Path, downloads: Iterable[Download]) -> None:
-    with replacing(out / "downloads.csv") as file:
-        csv.writer(file).writerows([Download._fields, *downloads])

@@ -58,7 +58,7 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a job. A failed one (a full disk, a killed process) is tried again by the next run."""
+    """What became of a job. A failed one, as by a full disk, is tried again by the next run."""
 
     action: Literal["prepared", "skipped", "refused", "still refused", "failed"]
     reason: str = ""
@@ -71,10 +71,23 @@ def run_job(job: Job) -> Outcome:
         return _run(job)
     except (UserError, OSError) as error:
         reason = str(error).removeprefix(f"{job.source.video}: ")
-        by_system = (
-            isinstance(error, WriteError) or not isinstance(error, UserError) or isinstance(error.__cause__, OSError)
-        )
+        by_system = isinstance(error, OSError | WriteError) or isinstance(error.__cause__, OSError)
         return Outcome("failed", reason) if by_system else refuse(job, reason)
+
+
+def _run(job: Job) -> Outcome:
+    made_from, before = describe(job), _read(job.clip_json)
+    if _is_same(before, made_from):
+        clip, action = Clip(job.root, job.source.name, before["frames"]), "skipped"
+        if before["identity"] != job.source.identity:
+            write_json(job.clip_json, {**before, "identity": job.source.identity})
+        add_missing(clip, job.features, job.models)
+    elif not job.retry and _is_same(refusal := _read(job.refusal), made_from):
+        return Outcome("still refused", refusal["reason"])
+    else:
+        clip, action = make_clip(job, made_from), "prepared"
+    job.refusal.unlink(missing_ok=True)
+    return Outcome(action, frames=clip.frames)
 
 
 def refuse(job: Job, reason: str) -> Outcome:
@@ -92,30 +105,15 @@ def describe(job: Job) -> dict[str, Any]:
     """Describe what a clip is made from: content and part of the source, and settings."""
     source, status = job.source, job.source.video.stat()
     file = {"path": str(source.video), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    known = (_read(path).get("source", {}) for path in (job.clip_json, job.refusal))
+    digest = next((before["sha256"] for before in known if before.items() >= file.items()), None)
     part = {} if source.is_whole else {"span": [source.start, source.end]}
     crop = {"crop": list(source.crop)} if source.crop else {}
-    known = [record["source"] for path in (job.clip_json, job.refusal) if (record := _read(path))]
-    same = [before["sha256"] for before in known if before.items() >= file.items()]
-    digest = same[0] if same else _hash(*file.values())
-    return {"source": {**file, "sha256": digest, **part, **crop}, "settings": asdict(job.settings)}
+    settings = asdict(job.settings)
+    return {"source": {**file, "sha256": digest or _hash(*file.values()), **part, **crop}, "settings": settings}
 
 
-def _run(job: Job) -> Outcome:
-    made_from, name, there = describe(job), job.source.name, _read(job.clip_json)
-    if is_same(there, made_from):
-        clip, action = Clip(job.root, name, there["frames"]), "skipped"
-        add_missing(clip, job.features, job.models)
-        if there["identity"] != job.source.identity:
-            write_json(job.clip_json, {**there, "identity": job.source.identity})
-    elif not job.retry and is_same(refusal := _read(job.refusal), made_from):
-        return Outcome("still refused", refusal["reason"])
-    else:
-        clip, action = make_clip(job, made_from), "prepared"
-    job.refusal.unlink(missing_ok=True)
-    return Outcome(action, frames=clip.frames)
-
-
-def is_same(record: dict[str, Any], made_from: dict[str, Any]) -> bool:
+def _is_same(record: dict[str, Any], made_from: dict[str, Any]) -> bool:
     """Tell whether a clip or a refusal was made from the same content, part and settings."""
     before, now = record.get("source", {}), made_from["source"]
     same = all(before.get(key) == now.get(key) for key in ("sha256", "span", "crop"))
@@ -132,13 +130,11 @@ def make_clip(job: Job, made_from: dict[str, Any]) -> Clip:
     info = probe(source.video)
     audio = _read_speech(source, info, settings)
     points, crop, track, problem = _find_face(source, info, settings)
-    squares = read_frames(
-        source.video, FPS, source.start, source.end, partial(CutSquare, crop=crop, size=settings.size)
-    )
+    cut = partial(CutSquare, crop=crop, size=settings.size)
     write_clip(
         job.root,
         source.name,
-        frames=squares,
+        frames=read_frames(source.video, FPS, source.start, source.end, cut),
         audio=fit_audio(audio, len(points) * SAMPLES_PER_FRAME),
         landmarks=to_fractions(points, crop),
         features=[open_features(kind, job.models) for kind in job.features],
@@ -168,7 +164,7 @@ def _read_speech(source: ClipSource, info: VideoInfo, settings: Settings) -> np.
     check_span(source.video, source.start, source.end, info.duration)
     seconds = min(source.end or info.duration, info.duration) - source.start
     if seconds < settings.min_seconds - 0.5 / FPS:
-        raise UserError(f"{max(seconds, 0):.1f} s long, at least {settings.min_seconds:g} s are needed")
+        raise UserError(f"{seconds:.1f} s long, at least {settings.min_seconds:g} s are needed")
     return read_audio(source.video, RATE, source.start, source.end)
 
 
@@ -181,27 +177,27 @@ def _find_face(source: ClipSource, info: VideoInfo, settings: Settings) -> tuple
         try:
             if max(crop.x + crop.side - info.width, crop.y + crop.side - info.height) > 0:
                 raise UserError(f"the crop reaches beyond the video's {info.width} x {info.height} pixels")
-            points, track = _track(source, settings, crop.side, crop.side, crop)
+            points, track = _track(source, settings, crop)
             if crop.side > LARGEST_CROP * (size := face_size(points)):
                 raise UserError(f"the crop is {crop.side / size:.1f} times as wide as the face in it")
             return points, crop, track, ""
         except UserError as error:
             problem = str(error)
-    points, track = _track(source, settings, info.width, info.height)
+    points, track = _track(source, settings, None, info.width, info.height)
     return points, crop_square(points, info.width, info.height, settings.margin), track, problem
 
 
 def _track(
-    source: ClipSource, settings: Settings, width: int, height: int, region: Crop | None = None
+    source: ClipSource, settings: Settings, crop: Crop | None, width: int = 0, height: int = 0
 ) -> tuple[np.ndarray, FaceTrack]:
-    """Follow the face in the frames, or in a region of them; returns smooth landmarks in pixels of the frame."""
-    x, y, side = region or Crop(0, 0, max(width, height))
+    """Follow the face in the crop, or in the whole frame; returns smooth landmarks in pixels of the frame."""
+    x, y, side = crop or (0, 0, max(width, height))
     frames = read_frames(source.video, FPS, source.start, source.end, ToLuma)
     parts = (np.ascontiguousarray(frame[y : y + side, x : x + side]) for frame in frames)
-    track = track_faces(parts, detect_every=settings.detect_every)
+    track = track_faces(parts, settings.detect_every)
     points = fill_gaps(track.landmarks, settings.max_gap, FPS)
-    check_face(points, width, height, settings.min_face)
-    return smooth(points, settings.smoothing) + np.float32([x, y]), track
+    check_face(points, width or side, height or side, settings.min_face)
+    return smooth(points, settings.smoothing) + np.array([x, y], np.float32), track
 
 
 def to_fractions(points: np.ndarray, crop: Crop) -> np.ndarray:

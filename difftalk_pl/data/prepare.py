@@ -5,7 +5,8 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import TimeoutError as JobTimeout
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,6 @@ from typing import Literal
 import numpy as np
 from pebble import ProcessExpired
 from rich.markup import escape
-from rich.table import Table
 
 from difftalk_pl.data.clips import create_dataset, read_index, write_index
 from difftalk_pl.data.features.kinds import SpeechModels, check_kinds
@@ -31,7 +31,6 @@ from difftalk_pl.progress import console, progress_bar
 log = logging.getLogger(__name__)
 
 KILLED = (-9, -15)  # exit codes of a process that someone ended: the video may be all right
-SAME_PERSON_CUT = 8.0  # least difference of frames at a cut; PySceneDetect's default misses cuts to the same person
 
 
 def prepare(
@@ -94,7 +93,7 @@ def prepare(
     create_dataset(out, size)
     record_models(out, kinds, models)
     if split_scenes:
-        chosen = list(_split_all(chosen, workers))
+        chosen = _split_all(chosen, workers)
     _check_names(out, chosen)
     jobs = [Job(source, out, settings, kinds, models, retry_refused) for source in chosen]
     try:
@@ -127,10 +126,8 @@ def _check_names(out: Path, sources: Sequence[ClipSource]) -> None:
     for source in sources:
         row = rows.get(source.name)
         if row is not None and row.source != str(source.video) and Path(row.source).exists():
-            raise UserError(
-                f"{source.video}: {out} has clip {source.name!r} from {row.source}; rename one of them, or give "
-                "another --out"
-            )
+            hint = "rename one of them, or give another --out"
+            raise UserError(f"{source.video}: {out} has clip {source.name!r} from {row.source}; {hint}")
 
 
 def _run_all(jobs: Sequence[Job], workers: int, timeout: float | None) -> int:
@@ -141,48 +138,44 @@ def _run_all(jobs: Sequence[Job], workers: int, timeout: float | None) -> int:
         for job, result in run_jobs(run_job, jobs, workers, timeout):
             outcome = _give_up(job, result) if isinstance(result, Exception) else result
             if outcome.reason:
-                line = f"[yellow]{outcome.action}[/] {escape(f'{job.source.name}: {outcome.reason}')}"
-                console.print(line, soft_wrap=True)
+                problem = escape(f"{job.source.name}: {outcome.reason}")
+                console.print(f"[yellow]{outcome.action}[/] {problem}", soft_wrap=True)
             counts[outcome.action] += 1
             frames += outcome.frames if outcome.action == "prepared" else 0
             bar.advance(task)
-    seconds = time.monotonic() - started
-    table = Table("clips", "count", box=None, pad_edge=False)
-    for action, count in counts.items():
-        table.add_row(action, str(count))
-    table.add_row("time", f"{seconds:.1f} s for {frames / FPS:.1f} s of video")
-    console.print(table)
+    summary = ", ".join(f"{count} {action}" for action, count in counts.items())
+    console.print(f"{summary}; {frames / FPS:.1f} s of video in {time.monotonic() - started:.1f} s", soft_wrap=True)
     return counts["failed"]
 
 
 def _give_up(job: Job, error: Exception) -> Outcome:
-    """Refuse a clip that took too long, crashed or raised; one whose process was killed is tried again."""
-    log.error("%s", job.source.video, exc_info=error)
+    """Refuse a clip that took too long, crashed its process or raised; one whose process was killed is tried again."""
+    if not isinstance(error, ProcessExpired | JobTimeout):
+        log.error("%s", job.source.video, exc_info=error)
     killed = isinstance(error, ProcessExpired) and error.exitcode in KILLED
     return Outcome("failed", failure_reason(error)) if killed else refuse(job, failure_reason(error))
 
 
-def _split_all(sources: Sequence[ClipSource], workers: int) -> Iterator[ClipSource]:
+def _split_all(sources: Sequence[ClipSource], workers: int) -> list[ClipSource]:
     """Split whole videos at their scene changes; one that cannot be read stays whole and is refused later."""
     try:
         import scenedetect  # noqa: F401
     except ImportError as error:
         raise UserError(f"--split_scenes needs PySceneDetect ({error}): pip install 'difftalk_pl[scenes]'") from error
-    yield from (source for source in sources if not source.is_whole)
+    split = [source for source in sources if not source.is_whole]
     for source, scenes in run_jobs(find_scenes, [source for source in sources if source.is_whole], workers):
-        yield from [source] if isinstance(scenes, Exception) else scenes
+        split += [source] if isinstance(scenes, Exception) else scenes
+    return split
 
 
 def find_scenes(source: ClipSource) -> list[ClipSource]:
     """Split a video at its hard cuts into NAME_s000, NAME_s001, …, at times of the frames that clips show."""
     from scenedetect import AdaptiveDetector, FrameTimecode
 
-    detector, cuts = AdaptiveDetector(min_scene_len=0, min_content_val=SAME_PERSON_CUT), [0]
+    detector, cuts = AdaptiveDetector(min_scene_len=0), [0]
     for number, frame in enumerate(read_frames(source.video, FPS)):
         step = max(1, max(frame.shape) // 256)
         small = np.ascontiguousarray(frame[::step, ::step, ::-1])
         cuts += [cut.frame_num for cut in detector.process_frame(FrameTimecode(number, fps=float(FPS)), small)]
-    spans = pairwise([*(cut / FPS for cut in cuts), None])
-    return [
-        source._replace(name=f"{source.name}_s{k:03d}", start=start, end=end) for k, (start, end) in enumerate(spans)
-    ]
+    name, spans = source.name, pairwise([*(cut / FPS for cut in cuts), None])
+    return [source._replace(name=f"{name}_s{k:03d}", start=start, end=end) for k, (start, end) in enumerate(spans)]

@@ -1,6 +1,6 @@
 """Find the clips to prepare: in video files, folders of any layout and lists of clips.
 
-A list of clips is a CSV file with a column `video`, relative to the list's folder or absolute, and any of these:
+A list of clips is a CSV file with a column `video`, relative to the list's folder or absolute, and any of the others:
 
     video,start,end,name,identity,crop
     talks/anna.mp4,12.5,00:41,anna_000,anna,466 0 535
@@ -28,6 +28,7 @@ VIDEO_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp"),
 }
 COLUMNS = ("video", "start", "end", "name", "identity", "crop")
+TIME = re.compile(r"(\d+:){0,2}\d+(\.\d*)?")
 HDTF = re.compile(r"(RD|WDA|WRA)_(\w+?)(?:_\d{3})?")  # WRA_AdamKinzinger2_000.mp4
 VOXCELEB_MEAD = re.compile(r"(?:.*/)?(?:(id\d{5})/(?:[^/]+/)?[^/]+|([MW]\d{3})/video/.+)")  # id10001/1zcIwhmdeo4/1.mp4
 LRS = ("main", "pretrain", "trainval", "test")  # main/5535415699068794046/00001.mp4
@@ -58,14 +59,15 @@ def find_sources(paths: Iterable[Path], identity: IdentityRule = "auto", names: 
     paths = list(paths)
     lists = [path for path in paths if path.suffix.lower() == ".csv" and path.is_file()]
     found = [source for path in lists for source in read_clip_list(path, identity, names)]
-    for video, below in search_videos([path for path in paths if path not in lists]):
+    for video, below in search_videos(path for path in paths if path not in lists):
         name = clip_name(video, below, names)
-        check_name(name)
         found.append(ClipSource(name, video, identity=identity_of(video, below, name, identity)))
     if not found:
         raise UserError(f"{', '.join(map(str, paths))}: no videos ({' '.join(sorted(VIDEO_SUFFIXES))})")
     known: dict[str, ClipSource] = {}
     for source in found:
+        if not source.name or source.name.startswith(".") or "/" in source.name or not source.name.isprintable():
+            raise UserError(f"{source.video}: {source.name!r} cannot be a folder's name; use letters, digits, - and _")
         if (other := known.setdefault(source.name, source)) is not source:
             raise UserError(
                 f"{other.video} and {source.video} would both be clip {source.name!r}: give --names path with the "
@@ -89,36 +91,22 @@ def search_videos(paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
         below = path if path.is_dir() else path.parent
-        files = sorted(glob.glob("**", root_dir=path, recursive=True)) if path.is_dir() else [path.name]
-        for video in (below / file for file in files):
-            if path.is_dir() and (video.suffix.lower() not in VIDEO_SUFFIXES or not video.is_file()):
-                continue
-            if (real := os.path.realpath(video)) not in seen:
+        found = sorted(glob.glob("**", root_dir=path, recursive=True)) if path.is_dir() else [path.name]
+        for video in (below / name for name in found):
+            is_video = video == path or (video.suffix.lower() in VIDEO_SUFFIXES and video.is_file())
+            if is_video and (real := os.path.realpath(video)) not in seen:
                 seen.add(real)
                 yield video, below
 
 
-def clip_name(video: Path, below: Path, rule: NameRule = "auto") -> str:
-    """Name the clip of a whole video.
-
-    Args:
-        below: the folder that was searched, or that holds the list.
-        rule: stem: the file's name. path: the folders below `below`, too, joined by `_`. auto: the path if the file's
-            name is a number, else the stem.
-    """
+def clip_name(video: Path, below: Path, rule: NameRule) -> str:
+    """Name the clip of a whole video that was found below a folder; see `prepare`."""
     by_path = rule == "path" or (rule == "auto" and video.stem.isdecimal())
     return "_".join([*_folders(video, below), video.stem]) if by_path else video.stem
 
 
-def identity_of(video: Path, below: Path, name: str, rule: IdentityRule = "auto") -> str:
-    """Tell who is in a video.
-
-    Args:
-        name: of its clip.
-        rule: name: the clip is its own person. folder: the folder that the video lies in. top: the first folder below
-            `below`. prefix: the file's name without the numbers at its end. auto: what the paths of HDTF, VoxCeleb,
-            MEAD and LRS tell, else the name.
-    """
+def identity_of(video: Path, below: Path, name: str, rule: IdentityRule) -> str:
+    """Tell who is in a video that was found below a folder and whose clip has this name; see `prepare`."""
     if rule == "auto":
         return _known_person(video, below) or name
     if rule == "top":
@@ -128,6 +116,7 @@ def identity_of(video: Path, below: Path, name: str, rule: IdentityRule = "auto"
 
 
 def _known_person(video: Path, below: Path) -> str | None:
+    """Tell who is in a video of HDTF, VoxCeleb, MEAD or LRS."""
     if found := HDTF.fullmatch(video.stem):
         return person_of(found[1], found[2])
     if found := VOXCELEB_MEAD.fullmatch(video.as_posix()):
@@ -137,29 +126,18 @@ def _known_person(video: Path, below: Path) -> str | None:
 
 
 def _folders(video: Path, below: Path) -> tuple[str, ...]:
-    parts = video.relative_to(below).parent.parts if video.is_relative_to(below) else ()
-    return () if ".." in parts else parts
+    return video.relative_to(below).parent.parts if video.is_relative_to(below) else ()
 
 
 def person_of(source: str, video: str) -> str:
-    """Tell whom a video of HDTF shows: AdamKinzinger0 to 2 show one person; RD's Radio1, Radio2 … name nobody.
-
-    Args:
-        source: RD, WDA or WRA.
-    """
+    """Tell whom a video of HDTF's RD, WDA or WRA shows: AdamKinzinger0 to 2 are one person; RD's Radio1, … are not."""
     name = video if source == "RD" else video.rstrip("0123456789") or video
-    return {"WhipJimClyburn": "JamesClyburn"}.get(name, name)
+    return "JamesClyburn" if name == "WhipJimClyburn" else name
 
 
 def recording_of(video: str) -> str:
     """Return the first name of a video of HDTF: one is in the tables under two names."""
-    return {"WhipJimClyburn": "JamesClyburn1"}.get(video, video)
-
-
-def check_name(name: str) -> None:
-    """Raise UserError for what cannot be the name of a folder."""
-    if not name or name.startswith(".") or "/" in name or not name.isprintable():
-        raise UserError(f"clip {name!r}: not the name of a folder; use letters, digits, - and _")
+    return "JamesClyburn1" if video == "WhipJimClyburn" else video
 
 
 def read_clip_list(path: Path, identity: IdentityRule = "auto", names: NameRule = "auto") -> list[ClipSource]:
@@ -170,41 +148,46 @@ def read_clip_list(path: Path, identity: IdentityRule = "auto", names: NameRule 
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restkey="(more)", restval="", strict=True)
+            reader = csv.DictReader(file, restkey="too many cells", restval="")
             rows, columns = list(reader), list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
     if "video" not in columns or set(columns) - set(COLUMNS):
         raise UserError(f"{path}: columns {', '.join(columns)}; expected video and any of {', '.join(COLUMNS[1:])}")
     sources = []
     for line, row in enumerate(rows, 2):
         try:
-            sources.append(_parse_row(path.absolute().parent, row, identity, names))
-        except (ValueError, TypeError, UserError) as error:
+            sources.append(_parse_row(path.absolute().parent, identity, names, **row))
+        except (ValueError, TypeError) as error:
             raise UserError(f"{path}: line {line}: {error}") from error
     return sources
 
 
-def _parse_row(folder: Path, row: dict[str, str], identity: IdentityRule, names: NameRule) -> ClipSource:
-    if "(more)" in row or not row["video"].strip():
-        raise ValueError("expected a video, and as many cells as there are columns")
-    cells = {column: row.get(column, "").strip() for column in COLUMNS}
-    video, start = folder / cells["video"], seconds_of(cells["start"] or "0")
-    end = seconds_of(cells["end"]) if cells["end"] else None
-    if end is not None and end <= start:
-        raise ValueError(f"it ends at {end:g} s and begins at {start:g} s")
-    whole = clip_name(video, folder, names)
-    name = cells["name"] or (whole if start == 0 and end is None else f"{whole}_{round(1000 * start):08d}")
-    check_name(name)
-    crop = Crop(*map(int, cells["crop"].split())) if cells["crop"] else None
-    return ClipSource(name, video, start, end, cells["identity"] or identity_of(video, folder, whole, identity), crop)
+def _parse_row(
+    folder: Path,
+    rule: IdentityRule,
+    names: NameRule,
+    video: str,
+    start: str = "",
+    end: str = "",
+    name: str = "",
+    identity: str = "",
+    crop: str = "",
+) -> ClipSource:
+    path, begin, until = folder / video.strip(), seconds_of(start or "0"), seconds_of(end) if end else None
+    if not video or (until is not None and until <= begin):
+        raise ValueError(f"video {video!r} from {start!r} to {end!r} is no clip")
+    whole = clip_name(path, folder, names)
+    person = identity or identity_of(path, folder, whole, rule)
+    name = name or (whole if not start and not end else f"{whole}_{round(1000 * begin):08d}")
+    return ClipSource(name, path, begin, until, person, Crop(*map(int, crop.split())) if crop else None)
 
 
-def seconds_of(clock: str) -> float:
+def seconds_of(time: str) -> float:
     """Convert 12.5, 01:35 or 1:02:03.5 to seconds. Raises ValueError for anything else."""
-    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", clock):
-        raise ValueError(f"{clock!r} is no time; expected seconds or a clock such as 1:02:03.5")
-    return sum(float(part) * 60**place for place, part in enumerate(reversed(clock.split(":"))))
+    if not TIME.fullmatch(time.strip()):
+        raise ValueError(f"{time!r} is no time; expected seconds or a clock such as 1:02:03.5")
+    return sum(float(part) * 60**place for place, part in enumerate(reversed(time.split(":"))))
 
 
 def write_clip_list(path: Path, sources: Iterable[ClipSource]) -> None:
@@ -215,5 +198,4 @@ def write_clip_list(path: Path, sources: Iterable[ClipSource]) -> None:
         writer.writerow(COLUMNS)
         for name, video, start, end, identity, crop in sources:
             shown = video.relative_to(folder) if video.is_relative_to(folder) else video
-            span = ["", ""] if start == 0 and end is None else [round(start, 6), "" if end is None else round(end, 6)]
-            writer.writerow([shown, *span, name, identity, " ".join(map(str, crop or ()))])
+            writer.writerow([shown, start or "", end or "", name, identity, " ".join(map(str, crop or ()))])

@@ -57,7 +57,7 @@ def test_what_is_written_is_read(root):
     np.testing.assert_array_equal(clip.landmarks, written["landmarks"].astype(np.float32))
     np.testing.assert_array_equal(clip.features("mfcc"), MFCC()(written["audio"]))
     assert isinstance(clip.landmarks, np.memmap) and isinstance(clip.features("mfcc"), np.memmap)
-    assert clip.info() == {"name": "a", "identity": "ann", "frames": FRAMES, "source": "here"}
+    assert clip.info().items() >= {"name": "a", "identity": "ann", "frames": FRAMES, "source": "here"}.items()
     reader = clip.reader()
     assert [round(reader[k].mean() / 10) for k in (11, 0, 5)] == [11, 0, 5]
 
@@ -193,7 +193,7 @@ def test_verify_names_a_file_that_is_not_what_was_written(root, file):
     path.write_bytes(content)
     with pytest.raises(UserError, match=file):
         verify(clip)
-    with pytest.raises(UserError, match=r"expected 13|13 rows"):
+    with pytest.raises(UserError, match=r"expected .*13"):
         verify(Clip(root, "a", FRAMES + 1))
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from difftalk_pl.data.clips import SUMS, open_clips
 from difftalk_pl.data.files.sums import add_sum
-from difftalk_pl.data.latents import LatentCache
+
+from difftalk_pl.data.clips import open_clips
+from difftalk_pl.data.latents import SUMS, LatentCache
 from difftalk_pl.errors import UserError
 from difftalk_pl.training.codec import LatentCodec, cache_latents
 

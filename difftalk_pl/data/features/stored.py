@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from difftalk_pl.data.clips import Clip, open_clips, write_sums
+from difftalk_pl.data.clips import Clip, open_clips, record_files
 from difftalk_pl.data.features.kinds import OPTIONS, FeatureModel, SpeechModels, check_kinds, open_features
 from difftalk_pl.errors import UserError
 from difftalk_pl.files import replacing, write_json
@@ -62,7 +62,7 @@ def add_missing(clip: Clip, kinds: Sequence[str], models: SpeechModels) -> None:
             path.parent.mkdir(exist_ok=True)
             with replacing(path, "wb") as file:
                 np.save(file, steps.astype(np.float32))
-            write_sums(clip.folder, [path])
+            record_files(clip.folder, clip.info(), [path])
 
 
 def check_features(root: Path, clips: Sequence[Clip], kind: str) -> None:

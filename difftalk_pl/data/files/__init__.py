@@ -1,1 +1,0 @@
-"""Files that many processes read and write, and those processes."""

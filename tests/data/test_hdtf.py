@@ -1,0 +1,192 @@
+"""HDTF: its published tables, the list of clips, and clips prepared straight from the videos."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difftalk_pl.__main__ import main
+from difftalk_pl.data.clips import open_clips, read_index
+from difftalk_pl.data.hdtf import SOURCES, hdtf_clips, read_annotations
+from difftalk_pl.data.prepare import prepare
+from difftalk_pl.data.sources import read_clip_list
+from difftalk_pl.errors import UserError
+from difftalk_pl.faces.crop import Crop, face_size
+from difftalk_pl.media.audio import read_audio
+from difftalk_pl.media.video import read_frames
+from tests.conftest import SHARED, _there
+from tests.data.hdtf_tables import write_tables
+
+SMALL = {
+    "video_url": "\ufeffAnna0 https://example.org/a\nBen  https://example.org/b \nSilent https://example.org/c\n",
+    "annotion_time": "Anna0.mp4 00:20-01:35 02:00-1:00:05 \nBen.mp4 00:00-00:35\t\n\n",
+    "crop_wh": "Anna0_1.mp4 483 390 12 391 \nBen_0.mp4 1 2 3 2\n",
+    "resolution": "Anna0.mp4 720\nBen.mp4 0 \n",
+}
+WITHOUT_WINDOW = {
+    *("RD_Radio6_000", "RD_Radio15_000", "WDA_ByronDorgan0_000", "WDA_DeanPhillips_000", "WDA_JeffMerkley0_000"),
+    *("WDA_JimMcGovern1_000", "WDA_JimMcGovern_000", "WDA_LindaSnchez_000", "WRA_BillCassidy_000"),
+    *("WRA_CandiceMiller_000", "WRA_DuncanHunter_001", "WRA_JaimeHerreraBeutler_000", "WRA_KevinBrady0_000"),
+    *("WRA_MittRomney_001", "WRA_RudyGiuliani_000"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Small tables of RD; those of the other sources are empty."""
+    for source in SOURCES:
+        for name, text in SMALL.items():
+            (tmp_path / f"{source}_{name}.txt").write_text(text if source == "RD" else "", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def published():
+    return read_annotations(_there(SHARED / "hdtf_annotations"))
+
+
+def test_the_published_tables_hold_369_videos_436_clips_and_17_hours(published):
+    clips = [clip for video in published for clip in video.clips]
+    assert (len(published), len(clips), len({clip.name for clip in clips})) == (369, 436, 436)
+    assert sum(clip.seconds for clip in clips) / 3600 == pytest.approx(17.07, abs=0.005)
+    assert [sum(clip.source == source for clip in clips) for source in SOURCES] == [66, 195, 175]
+    assert all(video.url.startswith("https://www.youtube.com/watch?v=") for video in published)
+    assert not {video.name for video in published} & {"Radio24"} and not any("." in video.name for video in published)
+
+
+def test_the_published_tables_are_read_as_they_are_meant(published):
+    """A byte-order mark, windows by clip, clips without one, blanks at the end of lines; read off the tables by eye."""
+    videos = {video.name: video for video in published}
+    clips = {clip.name: clip for video in published for clip in video.clips}
+    assert videos["CarolynMaloney2"].url == "https://www.youtube.com/watch?v=RApGxN-O9Qc"
+    assert {name for name, clip in clips.items() if clip.window is None} == WITHOUT_WINDOW
+    assert clips["RD_Radio11_001"].window == Crop(557, 0, 478)
+    assert clips["WDA_XavierBecerra_002"].window == Crop(588, 0, 707)
+    assert [(clip.start, clip.end) for clip in videos["AdamKinzinger2"].clips] == [(40, 80), (120, 160), (210, 230)]
+
+
+def test_small_tables_with_every_trap(folder):
+    anna, ben = read_annotations(folder)
+    assert (anna.name, anna.url, anna.lines, ben.lines) == ("Anna0", "https://example.org/a", 720, None)
+    assert [clip.name for clip in anna.clips] == ["RD_Anna0_000", "RD_Anna0_001"]
+    assert [(clip.start, clip.end) for clip in (*anna.clips, *ben.clips)] == [(20, 95), (120, 3605), (0, 35)]
+    assert [clip.window for clip in (*anna.clips, *ben.clips)] == [None, Crop(483, 12, 390), Crop(1, 3, 2)]
+
+
+@pytest.mark.parametrize(
+    "table, line, message",
+    [
+        ("annotion_time", "Ben.mp4 00:35-00:20", "RD: Ben: .*00:35-00:20 ends before it begins"),
+        ("annotion_time", "Ben.mp4 soon", "RD: Ben: .*'soon' is no time"),
+        ("annotion_time", "Clara.mp4 00:00-00:35", "RD: Clara: no address"),
+        ("crop_wh", "Ben_0.mp4 1 2 x 2", "RD: Ben: "),
+        ("video_url", "\udcff", r"RD_video_url\.txt: .*annotation tables"),
+    ],
+)
+def test_what_is_not_of_the_form_is_named(folder, table, line, message):
+    (folder / f"RD_{table}.txt").write_bytes(line.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=message):
+        read_annotations(folder)
+
+
+def test_a_missing_table_is_named(folder):
+    (folder / "WRA_crop_wh.txt").unlink()
+    with pytest.raises(UserError, match=r"WRA_crop_wh\.txt.*annotation tables"):
+        read_annotations(folder)
+
+
+@pytest.fixture(scope="module")
+def listed(real_clips, tmp_path_factory):
+    """Videos under the names that people give them, and the list of clips that the command makes of them."""
+    root = tmp_path_factory.mktemp("hdtf")
+    tables = write_tables(
+        root / "tables",
+        {
+            "WRA/AnnaLong2": {  # dfrf_cnn2, 512 x 512
+                "times": ["00:20-00:22", "00:31-00:33", "00:40-00:42"],
+                "lines": 512,
+                "windows": {0: "40 440 30 440", 1: "300 200 0 200"},
+            },
+            "WDA/TallMan": {  # ls_demo1, 1080 x 1920
+                "times": ["00:02-00:04"],
+                "lines": 960,
+                "windows": {0: "150 290 210 290"},
+                "url": "https://www.youtube.com/watch?v=RApGxN-O9Qc",
+            },
+            "RD/Radio1": {"times": ["00:00-00:02", "00:03-00:05"]},
+            "RD/Radio2": {"times": ["00:00-00:03"]},
+            "WDA/TooShort": {"times": ["00:02-00:04", "00:30-00:40"]},
+            "WDA/ReadyCut": {"times": ["00:10-00:12", "00:20-00:25"]},
+        },
+    )
+    places = {
+        "WRA/WRA_AnnaLong2": "dfrf_cnn2",
+        "a man [RApGxN-O9Qc]": "ls_demo1",
+        "tooshort": "r3d_may",
+        "clips/ReadyCut_1": "hdtf_aoc",
+    }
+    for place, clip in places.items():
+        path = root / "videos" / f"{place}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(real_clips / f"{clip}.mp4", path)
+    (root / "videos" / "Radio1.mp4").write_bytes((real_clips / "hdtf_aoc.mp4").read_bytes()[:3000])
+    options = ["--annotations", str(tables), "--videos", str(root / "videos"), "--out", str(root / "clips.csv")]
+    assert main(["hdtf", "clips", *options]) == 0
+    return root
+
+
+def test_the_list_has_spans_people_and_windows_scaled_to_the_files(listed):
+    sources = {source.name: source for source in read_clip_list(listed / "clips.csv")}
+    assert set(sources) == {
+        *("WRA_AnnaLong2_000", "WRA_AnnaLong2_001", "WRA_AnnaLong2_002", "WDA_TallMan_000"),
+        *("WDA_TooShort_000", "WDA_TooShort_001", "WDA_ReadyCut_001"),
+    }
+    assert sources["WRA_AnnaLong2_001"][2:] == (31, 33, "AnnaLong", Crop(300, 0, 200))
+    assert sources["WRA_AnnaLong2_002"].crop is None
+    assert sources["WDA_TallMan_000"].crop == Crop(300, 420, 580)
+    assert sources["WDA_ReadyCut_001"].is_whole
+    assert all(source.video.exists() for source in sources.values())
+
+
+def test_what_was_found_and_what_is_missing_is_printed(listed, capsys):
+    hdtf_clips(listed / "tables", listed / "videos", listed / "again.csv")
+    said = capsys.readouterr()
+    assert "missing: Radio1, Radio2, ReadyCut" in said.out
+    rows = {" ".join(line.split()[:-3]): line.split()[-3:-1] for line in said.out.splitlines() if "missing" not in line}
+    assert rows["all"] == ["6", "11"] and rows["all found"] == ["4", "7"]
+    with pytest.raises(UserError, match="none of HDTF's 6 videos is there; run hdtf download first"):
+        hdtf_clips(listed / "tables", listed / "tables", listed / "none.csv")
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / np.mean((one.astype(float) - other.astype(float)) ** 2))
+
+
+def test_clips_are_prepared_straight_from_the_videos(listed, real_clips, tmp_path):
+    """The published window where a face fills it, else a square about the face; pixels, moments and sound are those of
+    the video."""
+    prepare([listed / "clips.csv"], tmp_path, size=128, min_seconds=1, workers=2)
+    rows, clips = read_index(tmp_path), {clip.name: clip for clip in open_clips(tmp_path)}
+    assert {name for name, row in rows.items() if row.status == "refused"} == {"WDA_TooShort_001"}
+    assert (
+        "no span from 30 to 40 s" in rows["WDA_TooShort_001"].reason
+        and clips["WRA_AnnaLong2_000"].identity == "AnnaLong"
+    )
+    for name, video, start, (x, y, side) in [
+        ("WRA_AnnaLong2_000", "dfrf_cnn2", 20, Crop(40, 30, 440)),
+        ("WDA_TallMan_000", "ls_demo1", 2, Crop(300, 420, 580)),
+    ]:
+        clip, reader = clips[name], clips[name].reader()
+        assert clip.frames == 50 and clip.info()["crop"] == {"x": x, "y": y, "side": side}
+        frames = list(read_frames(real_clips / f"{video}.mp4", 25, start, start + 2))
+        images = [Image.fromarray(frame[y : y + side, x : x + side]) for frame in frames]
+        true = [np.asarray(image.resize((128, 128), Image.Resampling.LANCZOS)) for image in images]
+        assert min(psnr(reader[k], true[k]) for k in range(50)) > 38
+        assert psnr(reader[10], true[10]) > psnr(reader[10], true[11]) + 3
+        audio = read_audio(real_clips / f"{video}.mp4", 16000, start, start + 2)
+        assert np.corrcoef(clip.audio()[800:30_000], audio[800:30_000])[0, 1] > 0.98
+    problem = clips["WRA_AnnaLong2_001"].info()["given_crop_problem"]
+    assert problem and not clips["WRA_AnnaLong2_000"].info()["given_crop_problem"]
+    for name in ("WRA_AnnaLong2_001", "WRA_AnnaLong2_002"):
+        assert 1.5 < 1 / face_size(clips[name].landmarks) < 2.8
