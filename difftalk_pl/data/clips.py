@@ -190,7 +190,7 @@ def write_clip(
 
 def record_files(folder: Path, info: dict[str, Any], files: Iterable[Path]) -> None:
     """Write a clip's clip.json with the SHA-256 of its new files added."""
-    sums = {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
+    sums = {path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(files)}
     write_json(folder / "clip.json", {**info, "sha256": {**info.get("sha256", {}), **sums}})
 
 

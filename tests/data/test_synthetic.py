@@ -183,7 +183,7 @@ def test_a_clip_is_a_function_of_seed_and_number(tmp_path):
     synthesize(tmp_path / "b", clips=1, seconds=1.0, workers=1, seed=7, first_identity=2)
     synthesize(tmp_path / "c", clips=1, seconds=1.0, workers=1, seed=8, first_identity=2)
     a, b, c = (files(tmp_path / root, "synthetic_002") for root in "abc")
-    assert set(a) == {"video.mp4", "audio.wav", "landmarks.npy", "features/mfcc.npy", "SHA256SUMS", "clip.json"}
+    assert set(a) == {"video.mp4", "audio.wav", "landmarks.npy", "features/mfcc.npy", "clip.json"}
     assert a == b and all(a[name] != c[name] for name in a)
 
 
