@@ -15,7 +15,7 @@ import numpy as np
 from jsonargparse import auto_cli
 
 from difftalk_pl.animate.interpolate import interpolate
-from difftalk_pl.media.video import read_frames, source_rate
+from difftalk_pl.media.video import probe, read_frames
 
 Way = Callable[[Sequence[np.ndarray]], Iterator[np.ndarray]]  # kept frames to what is between them
 
@@ -32,7 +32,7 @@ def run(videos: list[Path], frames: int = 101, start: int = 0) -> None:
     columns = ["clip", "size", "frames a second", *ways, *(f"{name}, ms" for name in list(ways)[2:])]
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for path in videos:
-        rate = source_rate(path)
+        rate = probe(path).rate
         shown = list(islice(read_frames(path, rate), start, start + frames))
         shown = shown[: len(shown) - (len(shown) + 1) % 2]
         scores, times = zip(*(measure(shown[::2], shown[1::2], way) for way in ways.values()))

@@ -35,7 +35,7 @@ from difftalk_pl.generation.drawing import Square, draw
 from difftalk_pl.generation.presets import Preset, choose_sampler
 from difftalk_pl.generation.sampler import Generator, SamplerConfig
 from difftalk_pl.media.audio import audio_pieces, fit_audio, read_audio
-from difftalk_pl.media.video import SourceVideo, probe, source_rate
+from difftalk_pl.media.video import SourceVideo, probe
 from difftalk_pl.media.writer import TAG, refuse_target, write_video
 from difftalk_pl.progress import progress_bar
 from difftalk_pl.training.codec import LatentCodec
@@ -171,7 +171,7 @@ class TalkingHeadPipeline:
         sampler = choose_sampler(sampler) if isinstance(sampler, str) else sampler
         dropout = self.weights.config.get("audio_dropout", 0.0)
         generator = Generator(self.difftalk, self.codec, self.weights.schedule, sampler, dropout)
-        source = SourceVideo(video, source_rate(video) if fps == "source" else fps)
+        source = SourceVideo(video, probe(video).rate if fps == "source" else fps)
         sound = read_audio(audio, RATE)
         count = round(min(len(sound) / RATE, seconds or np.inf) * source.fps)
         if count == 0:

@@ -66,7 +66,7 @@ def landmarks_in(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def describe_face(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Describe the face of (H, W, 3) uint8 RGB at landmarks (68, 2), pixels, by (128,) numbers; one person's are alike."""
+    """Describe the face of (H, W, 3) uint8 RGB at landmarks (68, 2), pixels, by (128,) float32: see `descriptors`."""
     parts = [dlib.point(round(float(x)), round(float(y))) for x, y in points]
     shape = dlib.full_object_detection(_rectangle(box_of(points)), parts)
     network = _model(dlib.face_recognition_model_v1, DESCRIPTOR_MODEL)

@@ -23,7 +23,7 @@ from difftalk_pl.media.files import MediaError, check_span, clock_zero, media_er
 EPSILON = 1e-6  # s; a frame that is due at k / fps may carry a rounded timestamp
 TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut off
 EARLIER = (0, 1, 4, 16)  # s before a time, where a seek may have to go to find a key frame before it
-RATES = (5, 120)  # frames a second that a talking video can have
+FASTEST = 120  # frames per second; more is a guess of ffmpeg's at a variable rate
 ENDLESS = 2**62
 HELD_BYTES = 96_000_000  # frames that are held to read backwards, as RGB; decoded they take half
 
@@ -33,7 +33,7 @@ class VideoInfo(NamedTuple):
 
     width: int
     height: int
-    rate: float  # average frames per second
+    rate: float  # frames per second: the usual rate that the timestamps mean, or their average
     duration: float  # end of the video stream on the container's clock, s
     has_audio: bool
 
@@ -50,21 +50,8 @@ def probe(path: str | Path) -> VideoInfo:
             raise MediaError(f"{path}: the video track holds no frame")
         height, width = ToRGB(stream)(first).shape[:2]
         duration = _declared_end(container, stream) or sum(1 for _ in read_frames(path, 25, convert=ToLuma)) / 25
-        return VideoInfo(width, height, float(stream.average_rate or 0), duration, bool(container.streams.audio))
-
-
-def source_rate(path: str | Path) -> float:
-    """Return the frames a second of a file: the usual rate that its timestamps mean, or their average.
-
-    Raises:
-        MediaError: unreadable, no video track, or a rate that no talking video has.
-    """
-    with _open_stream(path) as (_, stream, _):
-        guesses = [float(rate) for rate in (stream.guessed_rate, stream.average_rate) if rate] or [0.0]
-    for rate in guesses:
-        if RATES[0] <= rate <= RATES[1]:
-            return rate
-    raise MediaError(f"{path}: {guesses[0]:g} fps by its headers, expected {RATES[0]} to {RATES[1]}; give a number")
+        rates = [float(rate) for rate in (stream.guessed_rate, stream.average_rate) if rate and rate <= FASTEST]
+        return VideoInfo(width, height, rates[0] if rates else 25.0, duration, bool(container.streams.audio))
 
 
 def read_frames(

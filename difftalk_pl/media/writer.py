@@ -18,8 +18,6 @@ from difftalk_pl.media.colour import tag_colours, to_yuv
 from difftalk_pl.media.files import MediaError, WriteError, open_media
 
 TAG = "difftalk_pl"  # how a video was made, as JSON
-JOB = "difftalk_pl_job"  # names the job that made it
-ORDINARY = {"preset": "medium"}
 # Key frames only. Beside `medium`, crf 5 on real clips: a quarter of the time to write, half of it to read, as CAVLC
 # is simpler than CABAC.
 INTRA = {"preset": "superfast", "tune": "psnr", "coder": "cavlc", "g": "1", "bf": "0"}
@@ -52,7 +50,7 @@ def write_video(
     """
     target, exact, written = Path(path), Fraction(fps).limit_denominator(100_000), 0
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    options = {"crf": str(crf), **(INTRA if intra else ORDINARY), **CHROMA}
+    options = {"crf": str(crf), **(INTRA if intra else {"preset": "medium"}), **CHROMA}
     reformatter, parts = VideoReformatter(), _audio_frames(audio, exact, rate)
     try:
         with av.open(temporary, "w", format="mp4", options={"movflags": "use_metadata_tags+faststart"}) as container:
@@ -92,25 +90,19 @@ def refuse_target(path: Path, inputs: Iterable[Path]) -> None:
     Raises:
         UserError: the file cannot be written, is one of the inputs, or exists and is no video of this project.
     """
-    refuse_place(path, inputs)
-    try:
-        is_foreign = path.exists() and TAG not in read_tags(path)
-    except MediaError:
-        is_foreign = True
-    if is_foreign:
-        raise UserError(f"{path}: exists already and was not made by difftalk_pl; remove it or give another name")
-
-
-def refuse_place(path: Path, inputs: Iterable[Path]) -> None:
-    """Check as `refuse_target` does, whatever file exists already."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_foreign = path.exists() and TAG not in read_tags(path)
+    except MediaError:
+        is_foreign = True
     except OSError as error:
         raise UserError(f"{path}: its folder cannot be made: {error.strerror}") from error
     if path.exists() and any(source.exists() and path.samefile(source) for source in inputs):
         raise UserError(f"{path}: is an input, which is not overwritten; give another name")
+    if is_foreign:
+        raise UserError(f"{path}: exists already and was not made by difftalk_pl; remove it or give another name")
 
 
 def _video_output(container: OutputContainer, image: np.ndarray, fps: Fraction, options: dict[str, str]) -> VideoStream:
