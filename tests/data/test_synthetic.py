@@ -1,11 +1,9 @@
 """The synthetic clips, against what is measured in their sound and pictures without the code that made them."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.linalg import solve_toeplitz
 from scipy.ndimage import binary_dilation, minimum_filter1d
 
 from difftalk_pl.data.clips import open_clips
@@ -15,10 +13,9 @@ from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.synthetic.dataset import perform, synthesize
 from difftalk_pl.data.synthetic.drawing import draw, draw_background
 from difftalk_pl.data.synthetic.geometry import Pose, draw_identity, landmarks
-from difftalk_pl.data.synthetic.speech import OPEN_F1, VOWELS, Segment, articulate, draw_voice, speak
 from difftalk_pl.errors import UserError
 
-RATE, SECONDS = 16000, 8.0
+SECONDS = 8.0
 FRAME_MEANS = [
     [115.83, 101.08, 103.3],
     [115.58, 100.88, 103.21],
@@ -54,28 +51,6 @@ def test_clips_are_those_that_the_shipped_demo_was_trained_on():
     np.testing.assert_allclose(levels, LEVELS, rtol=0.01)
 
 
-def lpc_peaks(samples: np.ndarray, order: int = 12) -> np.ndarray:
-    """Formants in Hz, ascending, by linear prediction with the autocorrelation method."""
-    emphasised = np.append(samples[0], samples[1:] - 0.97 * samples[:-1]) * np.hamming(len(samples))
-    correlation = np.correlate(emphasised, emphasised, "full")[len(samples) - 1 :][: order + 1]
-    correlation[0] *= 1 + 1e-9
-    roots = np.roots(np.append(1, -solve_toeplitz(correlation[:order], correlation[1:])))
-    roots = roots[roots.imag > 0]
-    frequency, width = np.angle(roots) * RATE / (2 * np.pi), -np.log(np.abs(roots)) * RATE / np.pi
-    return np.sort(frequency[(width < 500) & (frequency > 150)])
-
-
-@pytest.mark.parametrize("vowel", ["e", "ae", "a"])
-def test_steady_vowels_have_the_planned_formants(vowel):
-    """With a pitch whose harmonics lie close enough together for linear prediction to see the formants."""
-    voice = SimpleNamespace(**{**vars(draw_voice(np.random.default_rng(1))), "pitch": 95.0})
-    tracks = articulate([Segment("pause", 0.2), Segment(vowel, 0.6), Segment("pause", 0.2)], 1.0)
-    sound = speak(voice, tracks, RATE, np.random.default_rng(0))
-    measured = np.median([lpc_peaks(sound[at : at + 640].astype(float))[:2] for at in range(6400, 9600, 160)], axis=0)
-    f1, f2, _ = VOWELS[vowel]
-    np.testing.assert_allclose(measured, np.array([min(f1, OPEN_F1), f2]) * voice.formant_scale, rtol=0.12)
-
-
 def test_neither_sound_nor_mouth_lags(performances):
     """Loudness around k / 25 s and the opening of frame k agree best without a shift, to a small part of a frame."""
     shifts, agreement = range(-2, 3), []
@@ -103,8 +78,7 @@ def test_silence_is_a_closed_mouth_and_speech_moves_it(performances):
     assert mouth.std() > 0.25 and mouth.max() > 0.9 and 0.2 < np.mean(mouth < 0.02) < 0.5
 
 
-@pytest.mark.parametrize(("size", "least"), [(64, 0.97), (128, 0.98)])
-def test_the_landmarks_measure_the_drawn_mouth(performances, size, least):
+def test_the_landmarks_measure_the_drawn_mouth(performances, size=64):
     """Dark pixels near the mouth are its inside: their number follows the landmarks for every face."""
     for clip in performances[::3]:
         points, mouth, dark = clip.landmarks(), [], []
@@ -114,19 +88,8 @@ def test_the_landmarks_measure_the_drawn_mouth(performances, size, least):
             dark.append(np.clip((72 - patch.mean(axis=2)) / 56, 0, 1).sum())
             mouth.append(np.linalg.norm(at[62] - at[66]))
         dark, mouth = np.array(dark), np.array(mouth)
-        assert np.corrcoef(dark, mouth)[0, 1] > least
+        assert np.corrcoef(dark, mouth)[0, 1] > 0.97
         assert dark[mouth < 1e-5].max() < 0.02 * dark.max(), "closed lips show no inside"
-
-
-def test_landmarks_are_inside_the_frame_and_in_order(performances):
-    for clip in performances:
-        points = clip.landmarks()
-        assert points.dtype == np.float32 and points.shape == (int(SECONDS * 25), 68, 2)
-        assert points.min() > 0 and points.max() < 1
-        x, y = points.mean(axis=0).T
-        assert (np.diff(x[:17]) > 0).all()
-        assert x[36] < x[39] < x[42] < x[45] and x[48] < x[60] < x[64] < x[54]
-        assert y[27] < y[30] < y[33] < y[51] < y[62] <= y[66] < y[57] < y[8]
 
 
 def test_only_the_masked_region_shows_the_mouth():
@@ -166,12 +129,6 @@ def test_the_sound_tells_the_mouth_of_unknown_people(performances):
     assert abs(np.mean(wrong)) < 0.12, wrong
 
 
-def test_people_differ(performances):
-    stills = np.stack([next(iter(clip.frames(64))).astype(float) for clip in performances])
-    assert min(np.abs(stills[i] - stills[j]).mean() for i in range(12) for j in range(i)) > 8
-    assert len({clip.voice.pitch for clip in performances}) == len(performances)
-
-
 def files(root: Path, name: str) -> dict[str, bytes]:
     folder = root / "clips" / name
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -208,5 +165,3 @@ def test_other_clips_are_not_taken_over(tmp_path):
         synthesize(tmp_path, clips=1, seconds=1.0, workers=1, seed=1)
     with pytest.raises(UserError, match="64 pixels"):
         synthesize(tmp_path, clips=1, seconds=1.0, size=128, workers=1)
-    with pytest.raises(UserError, match="at least 1 clip"):
-        synthesize(tmp_path, clips=0)

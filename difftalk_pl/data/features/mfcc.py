@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from difftalk_pl.data.features.kinds import FeatureModel
 from difftalk_pl.data.features.windows import RATE, STEP, steps_of
 
 COEFFICIENTS = 26
@@ -20,7 +21,7 @@ class MFCC:
 
     name = "mfcc"
     channels = COEFFICIENTS
-    model = None
+    model: FeatureModel | None = None
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """Return the features (2T, 26) float32 of samples (N,) int16 at 16 kHz; step s is centred on s * 20 ms."""

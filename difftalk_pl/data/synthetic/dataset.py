@@ -101,7 +101,7 @@ def _draw_poses(rng: np.random.Generator, opening: np.ndarray, width: np.ndarray
     blinks = np.cumsum(0.8 + rng.exponential(BLINK_EVERY - 0.8, size=2 + int(times[-1])))
     lids = np.clip(np.min(np.abs(times[:, None] - blinks), axis=1) / (0.5 * BLINK_SECONDS), 0, 1)
     tracks = np.stack([x, y, scale, angle, opening, width, lids, right, down], axis=1).tolist()
-    return [Pose(*values, gaze=(right, down)) for *values, right, down in tracks]
+    return [Pose(*values, (right, down)) for *values, right, down in tracks]
 
 
 def _drift(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:

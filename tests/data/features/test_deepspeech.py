@@ -10,7 +10,7 @@ from python_speech_features import mfcc
 
 from difftalk_pl.data.features import deepspeech as module
 from difftalk_pl.data.features import mfcc as mfcc_module
-from difftalk_pl.data.features.deepspeech import CELL, DeepSpeech, deepspeech_input, load_deepspeech
+from difftalk_pl.data.features.deepspeech import CELL, deepspeech_input, load_deepspeech
 from difftalk_pl.data.features.frozen_graph import read_constants
 from difftalk_pl.data.features.kinds import SpeechModels, open_features
 from difftalk_pl.errors import UserError
@@ -86,14 +86,6 @@ def test_features_have_two_steps_a_frame(tmp_path):
     assert np.isfinite(kind(np.zeros(32000, np.int16))).all()
 
 
-def test_the_published_sizes():
-    with torch.device("meta"):
-        shapes = {name: tuple(value.shape) for name, value in DeepSpeech().state_dict().items()}
-    assert shapes["dense1.weight"] == (2048, 494) and shapes["dense3.weight"] == (4096, 2048)
-    assert shapes["forward_lstm.weight_ih_l0"] == (8192, 4096)
-    assert shapes["dense5.weight"] == (2048, 4096) and shapes["dense6.weight"] == (29, 2048)
-
-
 @pytest.mark.parametrize("name", ["lstm_fused_cell/kernel", "cudnn_lstm/rnn/multi_rnn_cell/cell_0/x"])
 def test_later_versions_are_refused_by_name(tmp_path, name):
     path = tmp_path / "output_graph.pb"
@@ -125,11 +117,6 @@ def test_other_files_are_refused_with_the_remedy(tmp_path, content, reason):
         path.write_bytes(content)
     with pytest.raises(UserError, match=rf"(?s)graph\.pb: .*({reason}).*models/output_graph\.pb.*v0\.1\.0"):
         load_deepspeech(path)
-
-
-def test_the_option_is_named_if_it_is_missing():
-    with pytest.raises(UserError, match=r"deepspeech need --deepspeech FILE.*models/output_graph\.pb"):
-        open_features("deepspeech", SpeechModels())
 
 
 def test_graphs_are_read_as_the_format_defines(tmp_path):

@@ -1,4 +1,4 @@
-"""Features and their windows, held against numbers of AD-NeRF's code and of python_speech_features."""
+"""Features and their windows, against numbers of AD-NeRF's code and of python_speech_features."""
 
 from pathlib import Path
 
@@ -13,48 +13,31 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "audio_windows.npz"  # three cha
 STEP = 320  # samples of 20 ms
 
 
-def check_windows(steps: np.ndarray, windows: np.ndarray, smoothing: np.ndarray, frames: np.ndarray) -> None:
-    np.testing.assert_array_equal(audio_windows(steps, np.arange(len(windows))), windows)
-    np.testing.assert_array_equal(smoothing_windows(steps, frames), smoothing)
-
-
-def test_windows_are_those_of_the_published_code():
+def test_windows_equal_the_published_ones():
     golden = np.load(GOLDEN)
-    check_windows(golden["steps"], golden["windows"], golden["smoothing_windows"], golden["smoothing_frames"])
+    windows = audio_windows(golden["steps"], np.arange(len(golden["windows"])))
+    np.testing.assert_array_equal(windows, golden["windows"])
+    smoothing = smoothing_windows(golden["steps"], golden["smoothing_frames"])
+    np.testing.assert_array_equal(smoothing, golden["smoothing_windows"])
 
 
 @pytest.mark.oracle
-def test_windows_are_those_of_the_published_code_in_full(oracles, record_difference):
+def test_windows_equal_the_published_ones_in_full(oracles, record_difference):
     oracle = np.load(oracles / "audio_windows.npz")
     windows = audio_windows(oracle["logits_50hz"], np.arange(len(oracle["windows"])))
     smoothing = smoothing_windows(oracle["logits_50hz"], oracle["smoothing_frames"])
     record_difference("audio windows", np.abs(windows - oracle["windows"]).max(), 0)
     record_difference("audio windows, smoothing", np.abs(smoothing - oracle["smoothing_windows"]).max(), 0)
-    check_windows(oracle["logits_50hz"], oracle["windows"], oracle["smoothing_windows"], oracle["smoothing_frames"])
 
 
 def test_a_window_holds_the_steps_around_its_frame():
     """W[k][t] = D[2k + t - 8], zeros outside; the last step counts as outside."""
-    steps = np.arange(1, 61, dtype=np.float32)[:, None]
-    windows = audio_windows(steps, np.arange(30))
-    for k in range(30):
-        for t in range(16):
-            n = 2 * k + t - 8
-            assert windows[k, t, 0] == (steps[n, 0] if 0 <= n < 59 else 0)
+    windows = audio_windows(np.arange(1, 61, dtype=np.float32)[:, None], np.arange(30))
+    number = 2 * np.arange(30)[:, None] + np.arange(16) - 8
+    np.testing.assert_array_equal(windows[..., 0], np.where((number >= 0) & (number < 59), number + 1, 0))
 
 
-def test_smoothing_windows_are_the_windows_of_the_frames_around():
-    steps = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
-    windows = audio_windows(steps, np.arange(30))
-    for k in (0, 2, 15, 27, 29):
-        smoothing = smoothing_windows(steps, np.array(k))
-        assert smoothing.shape == (8, 16, 5) and smoothing.dtype == np.float32
-        for slot, frame in enumerate(range(k - 4, k + 4)):
-            expected = windows[frame] if 0 <= frame < 30 else np.zeros((16, 5))
-            np.testing.assert_array_equal(smoothing[slot], expected)
-
-
-@pytest.mark.parametrize("share", [0.5, 0.25, 0.1, 5 / 6])
+@pytest.mark.parametrize("share", [0.5, 0.1])
 def test_between_two_frames_steps_are_interpolated(share):
     """Two steps a frame: the step of a moment lies between the two that numpy finds around it."""
     steps = np.random.default_rng(0).standard_normal((60, 3)).astype(np.float32)
@@ -67,22 +50,13 @@ def test_between_two_frames_steps_are_interpolated(share):
         np.testing.assert_allclose(windows[..., channel], expected, atol=1e-5)
 
 
-def test_whole_moments_are_frames_whatever_their_type():
+def test_whole_moments_are_frames():
     """30 frames a second: every sixth one lies on a frame of 25 a second."""
     steps = np.random.default_rng(1).standard_normal((60, 3)).astype(np.float32)
     for cut in (audio_windows, smoothing_windows):
-        np.testing.assert_array_equal(cut(steps, np.arange(30.0)), cut(steps, np.arange(30)))
-        np.testing.assert_array_equal(cut(steps, np.arange(36) * 25 / 30)[::6], cut(steps, np.arange(0, 30, 5)))
-        assert cut(steps, np.arange(36) * 25 / 30).dtype == np.float32
-
-
-def test_a_ramp_stays_a_ramp_at_30_frames_a_second():
-    """Time itself as the feature: the middle of frame k's window is k / 30 s, in steps of 20 ms."""
-    steps = np.arange(200, dtype=np.float32)[:, None]
-    frames = np.arange(20, 100)
-    windows = audio_windows(steps, frames * 25 / 30)[..., 0]
-    np.testing.assert_allclose(windows[:, 8], frames / 30 * 50, rtol=1e-5)
-    np.testing.assert_allclose(np.diff(windows, axis=1), 1, atol=1e-4)
+        found = cut(steps, np.arange(36) * 25 / 30)
+        np.testing.assert_array_equal(found[::6], cut(steps, np.arange(0, 30, 5)))
+        assert found.dtype == np.float32
 
 
 def test_moments_beyond_the_sound_are_silent():
@@ -94,20 +68,14 @@ def test_moments_beyond_the_sound_are_silent():
     assert audio_windows(steps, np.array(100.5)).sum() == 0
 
 
-@pytest.mark.parametrize("frames", [1, 2, 3, 7, 25, 101])
-@pytest.mark.parametrize("rest", [0, 1, 639])
-def test_two_steps_a_frame(frames, rest):
-    sound = np.random.default_rng(frames).integers(-3000, 3000, frames * 640 + rest).astype(np.int16)
-    features = MFCC()(sound)
-    assert features.shape == (2 * frames, 26) and features.dtype == np.float32 and np.isfinite(features).all()
+@pytest.mark.parametrize("samples, rows", [(0, 0), (639, 0), (640, 2), (3 * 640, 6), (101 * 640 + 639, 202)])
+def test_mfcc_have_two_steps_a_frame(samples, rows):
+    features = MFCC()(np.random.default_rng(0).integers(-3000, 3000, samples).astype(np.int16))
+    assert features.shape == (rows, 26) and features.dtype == np.float32 and np.isfinite(features).all()
 
 
-def test_less_than_a_frame_has_no_steps():
-    assert MFCC()(np.zeros(639, np.int16)).shape == (0, 26)
-
-
-@pytest.mark.parametrize("step", [1, 2, 17, 40, 97])
-def test_a_step_is_centred_on_its_time(step):
+@pytest.mark.parametrize("step", [1, 40, 97])
+def test_a_step_of_mfcc_is_centred_on_its_time(step):
     """A click is heard in the step of its time alone; half-way between two, in both of them."""
 
     def loudest(sample: int) -> np.ndarray:
@@ -120,7 +88,7 @@ def test_a_step_is_centred_on_its_time(step):
     assert set(loudest(step * STEP + STEP // 2)[:2]) == {step, step + 1}
 
 
-def test_coefficients_are_the_librarys():
+def test_mfcc_are_those_of_the_library():
     """Every step beside the library's coefficients of the 25 ms around it alone; the scale is known up to the mean."""
     rng = np.random.default_rng(1)
     loudness = 4000 * (1.2 + np.sin(np.arange(200 * STEP) / 3000))
@@ -135,9 +103,7 @@ def test_coefficients_are_the_librarys():
 
 
 def test_digital_silence_is_finite_and_flat():
-    silence = MFCC()(np.zeros(32000, np.int16))
-    assert np.isfinite(silence).all() and silence.std() < 1.01
-    with_silence = MFCC()(
-        np.concatenate([np.zeros(16000), np.full(16000, 9000) * (-1) ** np.arange(16000)]).astype("<i2")
-    )
-    assert np.isfinite(with_silence).all() and np.abs(with_silence).max() < 20
+    silence = np.zeros(16000, np.int16)
+    assert MFCC()(silence).std() < 1.01
+    half = MFCC()(np.concatenate([silence, np.full(16000, 9000, np.int16) * np.tile([1, -1], 8000).astype(np.int16)]))
+    assert np.isfinite(half).all() and np.abs(half).max() < 20
