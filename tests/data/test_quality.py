@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from difftalk_pl.__main__ import main
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.datamodule import HDTFDataModule
+from difftalk_pl.data.prepare import prepare
 from difftalk_pl.data.quality import MEASURES, head_motion, keep_clips, loudness, measure, read_quality, sharpness
 from difftalk_pl.data.splits import Split
 from difftalk_pl.errors import UserError
@@ -91,19 +92,12 @@ def test_only_clips_that_changed_are_measured_again(reported, monkeypatch, tmp_p
     assert before.drop(columns="stamp").equals(read_quality(root).drop(columns="stamp"))
 
 
-def test_real_clips_have_known_measures(real_clips, tmp_path):
-    """In pixels of the source; clips of two sizes have similar sharpness."""
-    from difftalk_pl.data.prepare import prepare
-
-    rows = {}
-    for size in (128, 256):
-        prepare([real_clips / "r3d_may.mp4"], tmp_path / str(size), size=size)
-        rows[size] = measure(open_clips(tmp_path / str(size))[0])
-    row = rows[256]
-    assert row["face_size"] == pytest.approx(rows[128]["face_size"], rel=1e-3) and 200 < row["face_size"] < 300
+def test_a_real_clip_has_known_measures(real_clips, tmp_path):
+    prepare([real_clips / "r3d_may.mp4"], tmp_path, size=128)
+    row = measure(open_clips(tmp_path)[0])
+    assert 200 < row["face_size"] < 300, "pixels of the source"
     assert 2 < row["yaw"] < 8 and row["gaps"] == 0 and row["faces"] == 1
     assert -40 < row["level"] < -15 and row["speech"] > 0.7
-    assert 0.3 < rows[128]["sharpness"] / row["sharpness"] < 1, "128 pixels hold less of it"
 
 
 @pytest.fixture

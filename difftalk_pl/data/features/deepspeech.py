@@ -125,8 +125,8 @@ def load_deepspeech(path: Path) -> DeepSpeech:
         constants = read_constants(path)
         if later := [name for name in constants if name.startswith(LATER)]:
             raise UserError(f"{path}: DeepSpeech 0.2 or later, as it has {later[0]}; {REMEDY}")
-        state = {f"dense{n}.weight": torch.from_numpy(np.array(constants[f"h{n}"].T, order="C")) for n in "12356"}
-        state |= {f"dense{n}.bias": torch.from_numpy(np.array(constants[f"b{n}"])) for n in "12356"}
+        state = {f"dense{n}.weight": torch.from_numpy(constants[f"h{n}"]).T.contiguous() for n in "12356"}
+        state |= {f"dense{n}.bias": torch.from_numpy(constants[f"b{n}"]) for n in "12356"}
         for direction, lstm in (("fw", "forward_lstm"), ("bw", "backward_lstm")):
             kernel, bias = (constants[CELL.format(direction, part)] for part in ("kernel", "bias"))
             state |= {f"{lstm}.{name}_l0": value for name, value in _lstm_weights(kernel, bias).items()}

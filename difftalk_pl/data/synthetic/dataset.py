@@ -72,19 +72,16 @@ def synthesize(
     create_dataset(out, size)
     recipe = {"version": VERSION, "seed": seed, "seconds": seconds, "size": size}
     numbers = range(first_identity, first_identity + clips)
-    missing = [number for number in numbers if not _is_made(out, number, recipe)]
     with progress_bar() as bar:
-        task = bar.add_task("synthesize", total=clips, completed=clips - len(missing))
-        for _, result in run_jobs(partial(_make, out, recipe), missing, workers):
-            if isinstance(result, Exception):
-                raise result
-            bar.advance(task)
+        jobs = run_jobs(partial(_make, out, recipe), numbers, workers)
+        for _, error in bar.track(jobs, total=clips, description="synthesize"):
+            if isinstance(error, Exception):
+                raise error
     write_index(out)
 
 
 def perform(seed: int, number: int, seconds: float) -> Performance:
     """Make face, voice, words and movements of a clip, a pure function of the arguments."""
-    # separate generators, so that a change to one part leaves the others as they are
     face, voice_, words, sound, motion = (np.random.default_rng([seed, number, part]) for part in range(5))
     frames, voice = round(seconds * FPS), draw_voice(voice_)
     tracks = articulate(make_plan(words, seconds), seconds)
@@ -110,24 +107,16 @@ def _drift(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
     return np.sin(2 * np.pi * times[:, None] * rates + phases).sum(axis=1) / 2.5
 
 
-def _name(number: int) -> str:
-    return f"synthetic_{number:03d}"
-
-
-def _is_made(out: Path, number: int, recipe: dict[str, Any]) -> bool:
-    clip = Clip(out, _name(number), 0)
-    if not (clip.folder / "clip.json").exists():
-        return False
-    if (made := clip.info().get("recipe")) != recipe:
-        raise UserError(f"{clip.folder}: made with {made}, asked for {recipe}; use another --out or remove it")
-    return True
-
-
 def _make(out: Path, recipe: dict[str, Any], number: int) -> None:
+    name = f"synthetic_{number:03d}"
+    if (out / "clips" / name).exists():
+        if (made := Clip(out, name, 0).info().get("recipe")) != recipe:
+            raise UserError(f"{out}: {name} was made with {made}, not with {recipe}; use another --out or remove it")
+        return
     clip = perform(recipe["seed"], number, recipe["seconds"])
     write_clip(
         out,
-        _name(number),
+        name,
         frames=clip.frames(recipe["size"]),
         audio=clip.audio,
         landmarks=clip.landmarks(),

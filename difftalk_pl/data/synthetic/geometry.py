@@ -40,10 +40,7 @@ TRAITS = {  # ranges of the numbers that make a face: lengths in face units, the
     "glasses": (0, 1),  # glasses below 0.25
     "ears": (0.9, 1.3),
 }
-
-
-class Identity(SimpleNamespace):
-    """A person: the TRAITS, the colours skin, lips, hair, eyes, cloth, wall_top and wall_bottom, and light, -1 .. 1."""
+Identity = SimpleNamespace  # the TRAITS, colours of skin, lips, hair, eyes, cloth, wall_top, wall_bottom; light -1 .. 1
 
 
 class Pose(NamedTuple):
