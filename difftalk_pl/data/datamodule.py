@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,6 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from difftalk_pl.data.clips import Clip, open_clips, read_dataset
-from difftalk_pl.data.compatibility import check_audio, refuse_other_data
 from difftalk_pl.data.dataset import (
     EVALUATION,
     FRAME,
@@ -20,7 +20,7 @@ from difftalk_pl.data.dataset import (
     WindowDataset,
 )
 from difftalk_pl.data.features.kinds import KINDS, FeatureModel
-from difftalk_pl.data.features.stored import read_record
+from difftalk_pl.data.features.stored import check_features, read_record
 from difftalk_pl.data.features.windows import AROUND, FPS
 from difftalk_pl.data.latents import LatentCache
 from difftalk_pl.data.loaders import Loading, clip_loader, window_loader
@@ -86,8 +86,6 @@ class HDTFDataModule(L.LightningDataModule):
         super().__init__()
         if features not in KINDS:
             raise UserError(f"features {features!r}: expected one of {', '.join(KINDS)}")
-        if val_clips < 0 or val_seconds < 1 / FPS:
-            raise UserError(f"data.val_clips {val_clips}, val_seconds {val_seconds:g}: expected 0 and a frame, or more")
         self.root, self.contents, self.features = Path(root), contents, features
         self.mask, self.rule = MaskPolicy(mask), ReferenceRule(min_reference_gap)
         self.smoothing, self.reference, self.audio_channels = smoothing, reference, audio_channels
@@ -96,65 +94,55 @@ class HDTFDataModule(L.LightningDataModule):
         self.val_clips, self.val_seconds = val_clips, val_seconds
         self.sync, self.seed, self.split, self.keep, self.loading = sync, seed, split, keep, loading
         self.sides: dict[str, list[Clip]] = {}
-        self.windows: dict[str, WindowDataset | SyncWindows] = {}
-        self.evaluated: WindowDataset | None = None
-        self.trained_on: list[str] | None = None  # identities; known from a checkpoint alone
-        self._trained_features: tuple[str, str] | None = None
-
-    # The clips
+        self.windows: dict[str, WindowDataset | SyncWindows] = {}  # of the loss
+        self.evaluated: WindowDataset | None = None  # whole clips
+        self.trained_on: list[str] | None = None  # identities, of a loaded checkpoint
+        self._trained_features = FeatureModel("", "", 0)  # of a loaded checkpoint
 
     def setup(self, stage: str) -> None:
         """Divide the clips, open the Datasets and check that they fit the model; reads clips.csv, no frame."""
-        clips = open_clips(self.root)
-        sides = self.split.apply(clips)
-        used = {clip.name for side in sides.values() for clip in side}
-        if unused := [clip.name for clip in clips if clip.name not in used]:
-            log.info("on no side: %s", ", ".join(unused))
-        self.sides = {side: keep_clips(self.root, kept, self.keep) for side, kept in sides.items()}
+        sides = self.split.apply(open_clips(self.root))
+        self.sides = {side: keep_clips(self.root, clips, self.keep) for side, clips in sides.items()}
         log.info("clips: %s", ", ".join(f"{side} {len(clips)}" for side, clips in self.sides.items()))
         if self.contents == "sync":
             self.windows = dict(open_sides(self.sides, stage, self.sync, self.seed))
             return
         if stage == "predict" and self.contents == "frames":
             raise UserError("predict needs a diffusion model (stage 2); test shows what an autoencoder reconstructs")
-        sides_read = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
+        trains = stage in ("fit", "validate")
+        used = {"fit": ["train", "val"], "validate": ["val"]}.get(stage, ["test"])
+        used = [side for side in used if self.sides[side] or side != "val"]
+        if empty := [side for side in used if not self.sides[side]]:
+            raise UserError(f"{self.root}: no clip on the {empty[0]} side; change data.split")
         if self.contents != "frames":
-            read = [clip for side in sides_read for clip in self.sides[side]]
-            check_audio(self.root, read, self.features, self.audio_channels)
-        if stage in ("fit", "validate"):
-            self.windows = {side: self._training(side) for side in sides_read if side == "train" or self.sides[side]}
-        self.evaluated = self._opened_for(stage)
-        if stage in ("test", "predict"):
-            self.windows = {"test": self.evaluated}
+            self._check_features([clip for side in used for clip in self.sides[side]])
+        self.windows = {side: self._loss_windows(side) for side in used} if trains else {}
+        if trains and ("val" not in used or (stage == "fit" and not self.val_clips)):
+            self.evaluated = None
+        elif stage == "fit":
+            self.evaluated = self.evaluation("val", self.val_clips, max(round(self.val_seconds * FPS), 1))
+        else:
+            self.evaluated = self.evaluation(used[0], control=stage != "predict")
 
-    def _opened_for(self, stage: str) -> WindowDataset | None:
-        """The whole clips that a stage generates."""
-        if stage in ("test", "predict"):
-            return self.evaluation("test", control=stage == "test")
-        if not self.sides["val"] or (stage == "fit" and not self.val_clips):
-            return None
-        if stage == "validate":
-            return self.evaluation("val", control=True)
-        return self.evaluation("val", self.val_clips, max(round(self.val_seconds * FPS), 1))
-
-    def _training(self, side: str) -> WindowDataset:
+    def _loss_windows(self, side: str) -> WindowDataset:
         parts = {"frames": FRAME, "latents": TRAINING, "images": TRAINING_ON_IMAGES}[self.contents]
         return WindowDataset(
-            self._clips(side),
+            self.sides[side],
             parts,
+            mask=self.mask,
+            features=self.features,
             latents=self._latents(self.sides[side]) if "latents" in parts else None,
             reference=self.rule,
+            seed=self.seed,
             fixed=side != "train",
             frames_per_clip=self.frames_per_clip[side],
-            **self._shared(),
+            smoothing=self.smoothing,
         )
 
     def evaluation(
         self, side: str, clips: int | None = None, frames: int | None = None, control: bool = False
     ) -> WindowDataset:
-        """Open whole clips, every frame in its order.
-
-        A frame without a reference far enough away takes the furthest one.
+        """Open whole clips; a frame without a reference far enough away takes the furthest one.
 
         Args:
             clips: the first so many of the side.
@@ -163,28 +151,32 @@ class HDTFDataModule(L.LightningDataModule):
         """
         policy = ReferencePolicy.parse(self.reference)
         return WindowDataset(
-            self._clips(side)[:clips],
+            self.sides[side][:clips],
             MASKED_FRAME if self.contents == "frames" else EVALUATION if control else GENERATION,
+            mask=self.mask,
+            features=self.features,
             reference=ReferenceRule(self.rule.min_gap, lenient=True, source=policy.frames),
+            seed=self.seed,
             fixed=True,
             frames_per_clip=frames or self.frames_per_clip[side],
+            smoothing=self.smoothing,
             picture=None if policy.file is None else read_face(policy.file, self.frame_size),
-            **self._shared(),
         )
 
-    def _shared(self) -> dict[str, Any]:
-        return {
-            "mask": self.mask,
-            "features": self.features,
-            "audio_channels": self.audio_channels,
-            "seed": self.seed,
-            "smoothing": self.smoothing,
-        }
-
-    def _clips(self, side: str) -> list[Clip]:
-        if not self.sides[side]:
-            raise UserError(f"{self.root}: no clip on the {side} side; change data.split")
-        return self.sides[side]
+    def _check_features(self, clips: list[Clip]) -> None:
+        """Only the first readable file is opened: a damaged clip costs itself alone, later."""
+        check_features(self.root, clips, self.features)
+        for clip in clips:
+            with suppress(UserError):
+                channels = clip.features(self.features).shape[1]
+                break
+        else:
+            return
+        if self.audio_channels not in (None, channels):
+            raise UserError(
+                f"data.features {self.features} has {channels} channels, model.difftalk.conditioning.audio_channels is "
+                f"{self.audio_channels}: set it to {channels}"
+            )
 
     def _latents(self, clips: list[Clip]) -> LatentCache:
         if self.codec is None:
@@ -199,22 +191,15 @@ class HDTFDataModule(L.LightningDataModule):
         return read_dataset(self.root).size
 
     @property
-    def feature_model(self) -> FeatureModel | None:
-        """The network that made the features; None for kinds that were not learned, or if it is not recorded."""
-        return read_record(self.root).get(self.features)
-
-    @property
     def evaluation_clips(self) -> list[tuple[Clip, int]]:
         """Every clip, of all ranks, that the current stage generates, and how many frames of it."""
         windows = self.evaluated
         return [] if windows is None else [(clip, len(windows.indices(n))) for n, clip in enumerate(windows.clips)]
 
-    # Loaders
-
     def train_dataloader(self) -> DataLoader:
-        windows, size = self.windows["train"], self.loading.batch_size
-        sampler = WindowSampler(len(windows), seed=self.seed, **self._ranks())
-        loader = window_loader(windows, sampler, size, self.loading.workers, drop_last=len(sampler) > size)
+        windows, loading = self.windows["train"], self.loading
+        sampler = WindowSampler(len(windows), self.seed, *self._rank())
+        loader = window_loader(windows, sampler, loading, loading.batch_size, len(sampler) > loading.batch_size)
         if self.trainer is not None:
             sampler.set_epoch(self.trainer.current_epoch)
             if self.trainer.fit_loop.restarting:
@@ -237,62 +222,66 @@ class HDTFDataModule(L.LightningDataModule):
         """Return the loader of the loss, and that of whole clips unless there are none to generate."""
         if "val" not in self.windows:
             return []
-        windows, ranks = self.windows["val"], self._ranks()
-        own = range(ranks["rank"], len(windows), ranks["world_size"])
-        if len(windows) < ranks["world_size"]:
-            raise UserError(
-                f"val: {len(windows)} windows for {ranks['world_size']} processes: each needs one; raise "
-                "data.val_frames, or use fewer devices"
-            )
-        loss = window_loader(windows, own, self.loading.eval_batch_size, self.loading.workers)
-        return [loss] if self.evaluated is None else [loss, self._clip_loader(self.evaluated)]
+        windows, (rank, world_size) = self.windows["val"], self._rank()
+        own = range(rank, len(windows), world_size)
+        loss = window_loader(windows, own, self.loading, self.loading.eval_batch_size)
+        return [loss] if self.evaluated is None else [loss, self.test_dataloader()]
 
     def test_dataloader(self) -> DataLoader:
+        """Return the loader of whole clips."""
         assert self.evaluated is not None
-        return self._clip_loader(self.evaluated)
+        together = self.loading.eval_batch_size if self.sequential else 1
+        return clip_loader(self.evaluated, self.loading, together, *self._rank())
 
     def predict_dataloader(self) -> DataLoader:
         return self.test_dataloader()
 
-    def _clip_loader(self, windows: WindowDataset) -> DataLoader:
-        together = self.loading.eval_batch_size if self.sequential else 1
-        return clip_loader(windows, self.loading, together, **self._ranks())
-
-    def _ranks(self) -> dict[str, int]:
-        if self.trainer is None:
-            return {"rank": 0, "world_size": 1}
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+    def _rank(self) -> tuple[int, int]:
+        """Rank and number of processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def own_clips(self, windows: WindowDataset) -> range:
         """Numbers of the clips that this process evaluates."""
-        return range(self._ranks()["rank"], len(windows.clips), self._ranks()["world_size"])
+        rank, world_size = self._rank()
+        return range(rank, len(windows.clips), world_size)
 
     def evaluation_loader(self, windows: WindowDataset, indices: Sequence[int]) -> DataLoader:
         """Batches of these windows, in their order."""
-        return window_loader(windows, indices, self.loading.eval_batch_size, 0)
+        return DataLoader(windows, self.loading.eval_batch_size, sampler=indices)
 
     def identities(self, side: str) -> list[str]:
         """The people of a side."""
         return sorted({clip.identity for clip in self.windows[side].clips}) if side in self.windows else []
 
-    # The checkpoint
+    @property
+    def feature_model(self) -> FeatureModel | None:
+        """The network that made the features; None for kinds that were not learned, or if it is not recorded."""
+        return read_record(self.root).get(self.features)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a model must find in its data again, and the people that it was trained on."""
-        model = self.feature_model
-        name, sha256 = (model.name, model.sha256) if model else self._trained_features or ("", "")
+        model = read_record(self.root).get(self.features, self._trained_features)
         return {
             "features": self.features,
             "mask": self.mask.name,
             "size": self.frame_size,
-            "features_model": name,
-            "features_sha256": sha256,
-            "trained_on": sorted({clip.identity for clip in self.sides.get("train", ())}),
+            "features_model": model.name,
+            "features_sha256": model.sha256,
             "sync_crop": self.sync.crop,
+            "trained_on": sorted({clip.identity for clip in self.sides.get("train", ())}),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the people of the training. Raises UserError for data that a checkpoint's model must not see."""
+        """Keep the people of the training. Features of unknown origin are taken on trust.
+
+        Raises:
+            UserError: the model of the checkpoint depends on something that the data do not have.
+        """
+        here, both = self.state_dict(), ["features", "mask", "size"]
+        if "" not in (state_dict["features_sha256"], here["features_sha256"]):
+            both.append("features_sha256")
+        for key in {"frames": [], "sync": ["sync_crop"]}.get(self.contents, both):
+            if state_dict[key] != here[key]:
+                raise UserError(f"the checkpoint was trained on data with {key} {state_dict[key]}, not {here[key]}")
         self.trained_on = state_dict["trained_on"]
-        refuse_other_data(state_dict, self.state_dict(), self.contents)
-        self._trained_features = state_dict["features_model"], state_dict["features_sha256"]
+        self._trained_features = FeatureModel(state_dict["features_model"], state_dict["features_sha256"], 0)

@@ -5,26 +5,28 @@ import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import zip_longest
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
 
-from difftalk_pl.data.clip_files import ClipFiles
 from difftalk_pl.data.clips import Clip
-from difftalk_pl.data.features.windows import AROUND, FPS
-from difftalk_pl.data.latents import LatentCache
+from difftalk_pl.data.features.windows import AROUND, FPS, smoothing_windows
+from difftalk_pl.data.latents import LatentCache, read_latents
 from difftalk_pl.data.masks import MaskPolicy, hide
 from difftalk_pl.data.pixels import to_network
 from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.data.sampler import Draw
 from difftalk_pl.errors import UserError, reason_of
+from difftalk_pl.media.video import FrameReader
 
 log = logging.getLogger(__name__)
 
 LANDMARKS_WITHOUT_MOUTH = (*range(0, 4), *range(13, 48))  # as released: 39 points
-OPEN_VIDEOS = 48  # that one process keeps open
+OPEN_CLIPS = 128  # that one process keeps open; four files each
 
 Part = Literal["image", "masked", "reference", "mask", "latents", "audio", "other_audio", "landmarks"]
 FRAME: tuple[Part, ...] = ("image",)
@@ -62,6 +64,28 @@ class ClipBatch(TypedDict):
     failed: dict[str, str]
 
 
+class _OpenClip:
+    """One clip's files as one process has them open."""
+
+    def __init__(self, clip: Clip, features: str | None, latents: LatentCache | None) -> None:
+        self.clip, self.landmarks = clip, clip.pool_landmarks
+        self.features = None if features is None else clip.features(features)
+        self.latents = None if latents is None else latents.open(clip)
+        self.scores: np.ndarray | None = None  # of all frames as references, where there is one for all
+
+    @cached_property
+    def video(self) -> FrameReader:
+        return self.clip.reader()
+
+    def image(self, frame: int) -> np.ndarray:
+        """(3, H, W) float32 in [-1, 1]."""
+        return to_network(self.video[frame])
+
+    def close(self) -> None:
+        if "video" in self.__dict__:
+            self.video.close()
+
+
 class WindowDataset(Dataset):
     """Windows of prepared clips by index; start-up and memory do not depend on the number of frames.
 
@@ -70,7 +94,6 @@ class WindowDataset(Dataset):
         parts: the content of a window; see the constants of this module.
         mask: the policy that hides the mouth.
         features: the kind of audio features.
-        audio_channels: width of the features that the model takes; None takes any.
         latents: the cache that the part `latents` reads.
         reference: which frames may be references.
         seed: of all randomness; a window is a function of (seed, epoch, clip, frame) and of nothing else.
@@ -90,7 +113,6 @@ class WindowDataset(Dataset):
         *,
         mask: MaskPolicy | None = None,
         features: str = "mfcc",
-        audio_channels: int | None = None,
         latents: LatentCache | None = None,
         reference: ReferenceRule | None = None,
         seed: int = 0,
@@ -102,14 +124,15 @@ class WindowDataset(Dataset):
         self.parts = frozenset(parts)
         self.mask, self.rule = mask or MaskPolicy(), reference or ReferenceRule()
         self.features = features if self.parts & {"audio", "other_audio"} else None
-        self.audio_channels, self.latents = audio_channels, latents if "latents" in self.parts else None
+        self.latents = latents if "latents" in self.parts else None
         self.seed, self.fixed, self.smoothing = seed, fixed, smoothing
         self.picture = None if picture is None else to_network(picture)
         self.has_reference = bool(self.parts & {"reference", "latents"})
         self.clips = [clip for clip in clips if self._targets(clip) > 0]
         self._log_unused_frames(clips)
         self.ends = np.cumsum([min(self._targets(clip), frames_per_clip or clip.frames) for clip in self.clips])
-        self._forget_files()
+        self._files: OrderedDict[int, _OpenClip] = OrderedDict()
+        self._process = os.getpid()
 
     def indices(self, number: int) -> range:
         """Return the indices of the windows of one clip, in the order of its frames."""
@@ -136,21 +159,25 @@ class WindowDataset(Dataset):
         if self.has_reference:
             window["reference_frame"] = self._reference(files, shown, random)
         if self.parts & {"image", "masked", "reference", "mask"}:
-            self._add_images(window, number, files, shown)
+            self._add_images(window, files, shown)
         if files.latents is not None:
-            latents = files.read_latents(frame, window["reference_frame"])
+            latents = read_latents(files.latents, frame, window["reference_frame"])
             window["z"], window["z_masked"], window["z_reference"] = map(torch.from_numpy, latents)
         if "landmarks" in self.parts:
-            points = files.landmarks[shown : shown + 1][0, list(LANDMARKS_WITHOUT_MOUTH)]
-            window["landmarks"] = torch.from_numpy(points)
+            points = files.landmarks[shown][list(LANDMARKS_WITHOUT_MOUTH)]
+            window["landmarks"] = torch.from_numpy(np.array(points))
         if files.features is not None:
-            window["audio"] = torch.from_numpy(files.audio(clip.moment(frame), self.smoothing))
+            window["audio"] = self._audio(files, frame)
         if "other_audio" in self.parts:
             other = ReferenceRule(min_gap=FPS, lenient=True).draw(frame, clip.frames, random)
-            window["other_audio"] = torch.from_numpy(files.audio(clip.moment(other), self.smoothing))
+            window["other_audio"] = self._audio(files, other)
         return window
 
-    def _reference(self, files: ClipFiles, frame: int, random: np.random.Generator) -> int:
+    def _audio(self, files: _OpenClip, frame: int) -> torch.Tensor:
+        assert files.features is not None
+        return torch.from_numpy(smoothing_windows(files.features, np.array(files.clip.moment(frame)), self.smoothing))
+
+    def _reference(self, files: _OpenClip, frame: int, random: np.random.Generator) -> int:
         clip = files.clip
         if self.picture is not None:
             return -1
@@ -160,12 +187,12 @@ class WindowDataset(Dataset):
             files.scores = self.rule.scores(clip.pool_landmarks, self.seed, clip.name)
         return self.rule.best(frame, files.scores)
 
-    def _add_images(self, window: Window, number: int, files: ClipFiles, shown: int) -> None:
-        image = self._image(number, shown)
+    def _add_images(self, window: Window, files: _OpenClip, shown: int) -> None:
+        image = files.image(shown)
         if "image" in self.parts:
             window["image"] = torch.from_numpy(image)
         if self.parts & {"mask", "masked"}:
-            landmarks = np.array(files.landmarks[shown : shown + 1][0])
+            landmarks = np.array(files.landmarks[shown])
             mask = self.mask(landmarks, image.shape[-1])
             if "masked" in self.parts:
                 window["masked"] = torch.from_numpy(hide(image, mask))
@@ -173,32 +200,21 @@ class WindowDataset(Dataset):
                 window["mask"] = torch.from_numpy(mask[None].astype(np.float32))
                 window["all_landmarks"] = torch.from_numpy(landmarks)
         if "reference" in self.parts:
-            picture = self._image(number, window["reference_frame"]) if self.picture is None else self.picture
+            picture = files.image(window["reference_frame"]) if self.picture is None else self.picture
             window["reference"] = torch.from_numpy(picture)
 
-    def _open(self, number: int) -> ClipFiles:
+    def _open(self, number: int) -> _OpenClip:
         if self._process != os.getpid():  # decoders must not be shared with the process that forked this one
-            self._forget_files()
+            self._files, self._process = OrderedDict(), os.getpid()
         if number not in self._files:
-            self._files[number] = ClipFiles(self.clips[number], self.features, self.audio_channels, self.latents)
+            self._files[number] = _OpenClip(self.clips[number], self.features, self.latents)
+            if len(self._files) > OPEN_CLIPS:
+                self._files.popitem(last=False)[1].close()
+        self._files.move_to_end(number)
         return self._files[number]
 
-    def _image(self, number: int, frame: int) -> np.ndarray:
-        """(3, H, W) float32 in [-1, 1]."""
-        if number not in self._videos:
-            self._videos[number] = self.clips[number].reader()
-            if len(self._videos) > OPEN_VIDEOS:
-                self._videos.popitem(last=False)[1].close()
-        self._videos.move_to_end(number)
-        return to_network(self._videos[number][frame])
-
-    def _forget_files(self) -> None:
-        self._files: dict[int, ClipFiles] = {}
-        self._videos: OrderedDict[int, Any] = OrderedDict()
-        self._process = os.getpid()
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}, "_videos": OrderedDict()}
+        return {**self.__dict__, "_files": OrderedDict()}
 
     def _targets(self, clip: Clip) -> int:
         return self.rule.targets(clip.frames) if self.has_reference else clip.frames
@@ -209,12 +225,10 @@ class WindowDataset(Dataset):
             log.warning("not used, no two frames %d apart: %s", self.rule.min_gap, ", ".join(short))
         if not self.clips:
             raise UserError(f"no clip to read: {len(clips)} given, of which {len(short)} are too short for references")
-        if unused := sum(clip.frames - self._targets(clip) for clip in self.clips):
-            log.info("%d frames are no targets: no frame is %d away from them", unused, self.rule.min_gap)
 
 
 class ClipBatches(Dataset):
-    """Item i is a ready batch: read it with DataLoader(batch_size=None), in order.
+    """Consecutive frames of whole clips; item i is a ready batch: read it with DataLoader(batch_size=None), in order.
 
     A clip whose files cannot be read costs itself alone: it appears in `failed` once, with its reason, and is left out
     of the later batches. With several worker processes each of them finds out for itself.
@@ -225,18 +239,17 @@ class ClipBatches(Dataset):
         batch_size: frames.
         together: clips whose frames are interleaved, frame 0 of each, then frame 1 of each, for samplers that need the
             previous frame. A batch holds no others.
-        length: number of items at least; those at the end have no frames.
+
+    Attributes:
+        length: the least number of items; those beyond the clips have no frames.
     """
 
-    def __init__(
-        self, windows: WindowDataset, clips: Sequence[int], batch_size: int, together: int = 1, length: int = 1
-    ) -> None:
-        self.windows, self.batch_size = windows, batch_size
+    def __init__(self, windows: WindowDataset, clips: Sequence[int], batch_size: int, together: int = 1) -> None:
+        self.windows, self.batch_size, self.length = windows, batch_size, 1
         self.groups = [clips[start : start + together] for start in range(0, len(clips), together)]
         frames = [sum(len(windows.indices(clip)) for clip in group) for group in self.groups]
         self.ends = np.cumsum([-(-count // batch_size) for count in frames], dtype=int)
-        self.length = max(length, 1)
-        self._group, self._failed = -1, set[int]()
+        self._group, self._failed = -1, set[str]()
 
     def __len__(self) -> int:
         return int(max([self.length, *self.ends[-1:]]))
@@ -250,24 +263,20 @@ class ClipBatches(Dataset):
         number = item - (int(self.ends[group - 1]) if group else 0)
         if group != self._group or number == 0:
             self._start(group)
-        rows: list[tuple[int, Window]] = []
-        failed: dict[str, str] = {}
-        for clip, index in self._order[number * self.batch_size : (number + 1) * self.batch_size]:
-            if clip in self._failed:
+        rows, failed = [], dict[str, str]()
+        for name, index in self._order[number * self.batch_size : (number + 1) * self.batch_size]:
+            if name in self._failed:
                 continue
             try:
-                rows.append((clip, self.windows[index]))
+                rows.append(self.windows[index])
             except (UserError, OSError) as error:
-                self._failed.add(clip)
-                failed[self.windows.clips[clip].name] = reason_of(error)
-        kept = [window for clip, window in rows if clip not in self._failed]
-        return {"window": default_collate(kept) if kept else None, "failed": failed}
+                failed[name] = reason_of(error)
+                self._failed.add(name)
+        rows = [row for row in rows if row["clip"] not in failed]
+        return {"window": default_collate(rows) if rows else None, "failed": failed}
 
     def _start(self, group: int) -> None:
-        """List the windows of a group of clips in their order, (clip, index)."""
+        """List the windows of a group of clips in their order, (clip's name, index)."""
         self._group, self._failed = group, set()
-        indices = {clip: self.windows.indices(clip) for clip in self.groups[group]}
-        longest = max(len(each) for each in indices.values())
-        self._order = [
-            (clip, each[frame]) for frame in range(longest) for clip, each in indices.items() if frame < len(each)
-        ]
+        columns = [[(self.windows.clips[n].name, i) for i in self.windows.indices(n)] for n in self.groups[group]]
+        self._order = [one for row in zip_longest(*columns) for one in row if one is not None]

@@ -1,12 +1,13 @@
-"""The cache of latents: ROOT/latents/CODEC-MASK/NAME.npy, (2, T, C, h, w) float16, and what it was made from."""
+"""The cache of latents: ROOT/latents/CODEC-MASK/NAME.npy, and NAME.json with what they were made from."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from difftalk_pl.data.clips import Clip
+from difftalk_pl.data.clips import Clip, read_sums
 from difftalk_pl.data.masks import MaskName
 from difftalk_pl.errors import UserError
 from difftalk_pl.files import file_hash
@@ -16,9 +17,7 @@ MADE_FROM = ("video.mp4", "landmarks.npy")  # files of a clip
 
 @dataclass(frozen=True)
 class LatentCache:
-    """The latents of one autoencoder under one mask: z of every frame, then z of every masked frame.
-
-    NAME.json beside NAME.npy holds the SHA-256 of the clip's files from which the latents were made.
+    """The latents of one autoencoder under one mask.
 
     Args:
         root: the prepared dataset.
@@ -38,19 +37,20 @@ class LatentCache:
         return self.folder / f"{clip}.npy"
 
     def open(self, clip: Clip) -> np.memmap:
-        """Memory-map a clip's latents. Raises UserError where they are missing, unreadable or of another length."""
+        """Map a clip's latents, (2, T, C, h, w) float16: z of every frame, then z of every masked frame.
+
+        Raises:
+            UserError: they are missing, unreadable or of another length.
+        """
         path = self.path(clip.name)
-        if not path.exists():
-            raise UserError(f"no latents for {clip.name!r}: {self._remedy()}")
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError as error:
+            raise UserError(f"no latents for {clip.name!r}: {self._remedy()}") from error
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path}: cannot be read ({error}); run cache-latents again") from error
         if array.ndim != 5 or array.shape[:2] != (2, clip.frames) or array.dtype != np.float16:
-            raise UserError(
-                f"{path}: {array.dtype} {array.shape}, expected float16 latents of {clip.frames} frames; "
-                "run cache-latents again"
-            )
+            raise UserError(f"{path}: {array.dtype} {array.shape} for {clip.frames} frames; run cache-latents again")
         return array
 
     def check(self, clips: list[Clip]) -> None:
@@ -72,9 +72,24 @@ class LatentCache:
 
     def made_from(self, clip: Clip) -> dict[str, str]:
         """Return the SHA-256 of the clip's files that latents are made from."""
-        return {name: file_hash(clip.folder / name) for name in MADE_FROM}
+        sums = read_sums(clip.folder)
+        return {name: sums.get(name) or file_hash(clip.folder / name) for name in MADE_FROM}
 
     def _remedy(self) -> str:
         others = sorted(folder.name for folder in (self.root / "latents").glob("*-*") if folder != self.folder)
         made = f" (there are latents of another autoencoder or mask: {', '.join(others)})" if others else ""
         return f"run cache-latents --data {self.root} --mask {self.mask} with autoencoder {self.codec}{made}"
+
+
+def read_latents(array: np.memmap, frame: int, reference: int) -> list[np.ndarray]:
+    """Read z and z of the masked frame, and z of the reference, (C, h, w) float32 each.
+
+    By position and not through the mapping: at random places a mapping reads ahead, up to 8 MiB for 24 KiB on some
+    machines, and what it has read counts as the process's memory.
+    """
+    rows = np.empty((3, *array.shape[2:]), array.dtype)
+    with open(array.filename, "rb", buffering=0) as file:  # type: ignore[arg-type]
+        for row, place in zip(rows, (frame, array.shape[1] + frame, reference), strict=True):
+            if os.preadv(file.fileno(), [row.data], array.offset + place * row.nbytes) != row.nbytes:
+                raise UserError(f"{file.name}: ends before frame {frame}; run cache-latents again")
+    return list(rows.astype(np.float32))

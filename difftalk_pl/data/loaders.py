@@ -24,16 +24,12 @@ class Loading:
 
 
 def window_loader(
-    windows: Dataset, sampler: Iterable, batch_size: int, workers: int, drop_last: bool = False
+    windows: Dataset, sampler: Iterable, loading: Loading, batch_size: int, drop_last: bool = False
 ) -> DataLoader:
     """Return the batches of windows in the sampler's order."""
+    keep, workers = loading.workers > 0, loading.workers
     return DataLoader(
-        windows,
-        batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        drop_last=drop_last,
-        persistent_workers=workers > 0,
+        windows, batch_size, sampler=sampler, num_workers=workers, drop_last=drop_last, persistent_workers=keep
     )
 
 

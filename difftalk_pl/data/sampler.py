@@ -27,7 +27,7 @@ class WindowSampler(Sampler[Draw]):
         skip: number of draws that the interrupted epoch has already used; reset when another epoch begins.
     """
 
-    def __init__(self, n: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, n: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.n, self.seed, self.rank, self.world_size = n, seed, rank, world_size
         self.epoch, self.skip = 0, 0
 
