@@ -16,7 +16,6 @@ from difftalk_pl.data.dataset import (
     GENERATION,
     MASKED_FRAME,
     TRAINING,
-    TRAINING_ON_IMAGES,
     WindowDataset,
 )
 from difftalk_pl.data.features.kinds import KINDS, FeatureModel
@@ -125,7 +124,7 @@ class HDTFDataModule(L.LightningDataModule):
             self.evaluated = self.evaluation(used[0], control=stage != "predict")
 
     def _loss_windows(self, side: str) -> WindowDataset:
-        parts = {"frames": FRAME, "latents": TRAINING, "images": TRAINING_ON_IMAGES}[self.contents]
+        parts = {"frames": FRAME, "latents": TRAINING, "images": GENERATION}[self.contents]
         return WindowDataset(
             self.sides[side],
             parts,

@@ -28,13 +28,11 @@ log = logging.getLogger(__name__)
 LANDMARKS_WITHOUT_MOUTH = (*range(0, 4), *range(13, 48))  # as released: 39 points
 OPEN_CLIPS = 128  # that one process keeps open; four files each
 
-Part = Literal["image", "masked", "reference", "mask", "latents", "audio", "other_audio", "landmarks"]
+Part = Literal["image", "mask", "reference", "latents", "audio", "other_audio", "landmarks"]
 FRAME: tuple[Part, ...] = ("image",)
 MASKED_FRAME: tuple[Part, ...] = ("image", "mask")
-CACHING: tuple[Part, ...] = ("image", "masked")
 TRAINING: tuple[Part, ...] = ("latents", "audio", "landmarks")
-TRAINING_ON_IMAGES: tuple[Part, ...] = ("image", "masked", "reference", "audio", "landmarks")
-GENERATION: tuple[Part, ...] = (*TRAINING_ON_IMAGES, "mask")
+GENERATION: tuple[Part, ...] = ("image", "mask", "reference", "audio", "landmarks")
 EVALUATION: tuple[Part, ...] = (*GENERATION, "other_audio")
 
 
@@ -158,7 +156,7 @@ class WindowDataset(Dataset):
         window: Window = {"clip": clip.name, "frame": frame}
         if self.has_reference:
             window["reference_frame"] = self._reference(files, shown, random)
-        if self.parts & {"image", "masked", "reference", "mask"}:
+        if "image" in self.parts:
             self._add_images(window, files, shown)
         if files.latents is not None:
             latents = read_latents(files.latents, frame, window["reference_frame"])
@@ -189,16 +187,13 @@ class WindowDataset(Dataset):
 
     def _add_images(self, window: Window, files: _OpenClip, shown: int) -> None:
         image = files.image(shown)
-        if "image" in self.parts:
-            window["image"] = torch.from_numpy(image)
-        if self.parts & {"mask", "masked"}:
+        window["image"] = torch.from_numpy(image)
+        if "mask" in self.parts:
             landmarks = np.array(files.landmarks[shown])
             mask = self.mask(landmarks, image.shape[-1])
-            if "masked" in self.parts:
-                window["masked"] = torch.from_numpy(hide(image, mask))
-            if "mask" in self.parts:
-                window["mask"] = torch.from_numpy(mask[None].astype(np.float32))
-                window["all_landmarks"] = torch.from_numpy(landmarks)
+            window["masked"] = torch.from_numpy(hide(image, mask))
+            window["mask"] = torch.from_numpy(mask[None].astype(np.float32))
+            window["all_landmarks"] = torch.from_numpy(landmarks)
         if "reference" in self.parts:
             picture = files.image(window["reference_frame"]) if self.picture is None else self.picture
             window["reference"] = torch.from_numpy(picture)

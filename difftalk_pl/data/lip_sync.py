@@ -31,8 +31,7 @@ def crop_boxes(landmarks: np.ndarray, size: int) -> np.ndarray:
     """Return the squares in which a clip's face is cut; they may reach beyond the frame.
 
     With b half the longer side of a face's box around x, y, all three medians of 13 frames: 1.4 b to the left and right
-    of x, b above y and 1.8 b below. Beyond the clip's ends the median counts zeros, as published, so that there it is
-    the least value at hand. Clips of fewer frames have a shorter median.
+    of x, b above y and 1.8 b below. Beyond the clip's ends the median counts zeros, as published.
 
     Args:
         landmarks: (T, 68, 2), fractions of the side of a square frame.
@@ -57,10 +56,7 @@ def lip_frames(frames: np.ndarray, boxes: np.ndarray | None, side: int) -> np.nd
     Args:
         frames: (n, H, W, 3) uint8 RGB.
         boxes: (n, 4) from `crop_boxes`, or None for whole frames.
-        side: of the result.
-
-    Returns:
-        (n, 3, side, side) uint8, blue first.
+        side: of the result, (n, 3, side, side) uint8, blue first.
     """
     cut = frames if boxes is None else [_cut(frame, box) for frame, box in zip(frames, boxes, strict=True)]
     lips = np.empty((len(frames), 3, side, side), np.uint8)
@@ -84,12 +80,7 @@ def _cut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
 def sync_windows(frames: int, samples: int, name: str = "the clip") -> int:
     """Count the windows that the published scores take of a clip: N - 5, where N frames have picture and audio.
 
-    Args:
-        frames, samples: at 25 fps and 16 kHz.
-        name: what the error calls the clip.
-
-    Raises:
-        UserError: there is none.
+    Raises UserError if there is none. `samples` at 16 kHz; the error calls the clip by its name.
     """
     both = min(frames, samples * FPS // RATE)
     if both <= WINDOW_FRAMES:
@@ -107,10 +98,7 @@ def sync_mfcc(samples: np.ndarray, windows: int) -> np.ndarray:
 
     Args:
         samples: (S,) int16 at 16 kHz.
-        windows: how many, from `sync_windows`.
-
-    Returns:
-        (windows, 13, 20) float32.
+        windows: how many, from `sync_windows`; the result is (windows, 13, 20) float32.
     """
     from python_speech_features import mfcc
 

@@ -1,8 +1,7 @@
-"""What is hidden from the network and drawn by it: one policy object for training, evaluation and inference."""
+"""The region that is hidden from the network and generated: one policy object for training and inference."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -24,33 +23,31 @@ class MaskPolicy:
     """A named rule from landmarks to the hidden region.
 
     `below_nose` hides all rows below the tip of the nose, as the released code does in training.
-    `mouth_safe` hides mouth and chin by a shape that is built from eyes and nose only, so that its outline cannot
-    tell how far the mouth or the jaw is open. Not in the paper.
+    `mouth_safe` hides mouth and chin by a shape that is built from eyes and nose only, so that its outline does not
+    depend on how far the mouth or the jaw is open. Not in the paper.
     """
 
     name: MaskName = "mouth_safe"
 
     def __post_init__(self) -> None:
-        if self.name not in POLICIES:
-            raise ValueError(f"mask {self.name!r}: expected one of {', '.join(POLICIES)}")
+        if self.name not in get_args(MaskName):
+            raise ValueError(f"mask {self.name!r}: expected one of {', '.join(get_args(MaskName))}")
 
     def __call__(self, landmarks: np.ndarray, size: int) -> np.ndarray:
-        """(68, 2) fractions of the side -> (size, size) bool, True where the picture is hidden and drawn anew."""
-        return POLICIES[self.name](np.asarray(landmarks, dtype=np.float64) * size, size)
+        """Map (68, 2) fractions of the side to (size, size) bool, True where the picture is hidden and generated."""
+        points = np.asarray(landmarks, dtype=np.float64) * size
+        if self.name == "mouth_safe":
+            return _mouth_safe(points, size)
+        mask = np.zeros((size, size), dtype=bool)
+        mask[max(int(points[NOSE_TIP, 1]), 0) :] = True
+        return mask
 
 
-def below_nose(points: np.ndarray, size: int) -> np.ndarray:
-    """All rows from the nose's tip down. `points` (68, 2) in pixels. Source: the released code's training mask."""
-    mask = np.zeros((size, size), dtype=bool)
-    mask[max(int(points[NOSE_TIP, 1]), 0) :] = True
-    return mask
-
-
-def mouth_safe(points: np.ndarray, size: int) -> np.ndarray:
+def _mouth_safe(points: np.ndarray, size: int) -> np.ndarray:
     """A rounded box (superellipse of power 4) below the nose, placed and scaled by eyes and nose alone.
 
     The distance between the eyes changes little when the head nods, the length of the nose little when it turns: the
-    larger one tells the size. The box stands below the middle of the eyes, since in a turned head the nose points away
+    larger one gives the size. The box lies below the middle of the eyes, since in a turned head the nose points away
     from the chin.
     """
     right_eye, left_eye = points[list(RIGHT_EYE)].mean(axis=0), points[list(LEFT_EYE)].mean(axis=0)
@@ -65,9 +62,6 @@ def mouth_safe(points: np.ndarray, size: int) -> np.ndarray:
     horizontal = (grid @ across) / (SAFE_HALF_WIDTH * unit)
     vertical = (grid @ down) / ((SAFE_BOTTOM - SAFE_TOP) / 2 * unit)
     return horizontal**4 + vertical**4 <= 1
-
-
-POLICIES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"below_nose": below_nose, "mouth_safe": mouth_safe}
 
 
 def hide(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

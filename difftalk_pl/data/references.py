@@ -26,8 +26,8 @@ class ReferencePolicy:
     Args:
         source: each (a frame of its own for every target, as in training), random (one for the whole clip, by seed),
             widest (the one with the widest open mouth), or the file of a picture.
-        progressive: the first frame takes its reference from the source, every other one the frame that was generated
-            before it. Paper, table 2 (progressive inference).
+        progressive: only the first frame takes its reference from the source, every other one the frame generated
+            before it. Paper, table 2.
     """
 
     source: str = "each"
@@ -40,10 +40,8 @@ class ReferencePolicy:
         progressive = first == PROGRESSIVE
         source = rest if progressive and colon else "random" if progressive else text
         if source not in SOURCES and not Path(source).is_file():
-            raise UserError(
-                f"reference {text!r}: expected {', '.join(SOURCES)} or the file of a picture, with or without "
-                f"'{PROGRESSIVE}:' before it"
-            )
+            expected = f"{', '.join(SOURCES)} or the file of a picture, alone or after '{PROGRESSIVE}:'"
+            raise UserError(f"reference {text!r}: expected {expected}")
         return cls(source, progressive)
 
     @property
@@ -73,22 +71,16 @@ class ReferenceRule:
 
     def __post_init__(self) -> None:
         if self.min_gap < (0 if self.lenient else 1):
-            raise UserError(
-                f"min_reference_gap {self.min_gap}: expected 1 or more, a frame must not be its own reference"
-            )
+            raise UserError(f"min_reference_gap {self.min_gap}: expected 1 or more, or a frame is its own reference")
 
     def targets(self, frames: int) -> int:
         """Return how many frames of a clip have a partner far enough away."""
-        if self.lenient or frames >= 2 * self.min_gap:
-            return frames
-        return max(2 * (frames - self.min_gap), 0)
+        return frames if self.lenient or frames >= 2 * self.min_gap else max(2 * (frames - self.min_gap), 0)
 
     def target(self, frames: int, number: int) -> int:
         """Return the frame that is target `number`: short clips have none in their middle."""
-        edge = frames - self.min_gap
-        if self.lenient or frames >= 2 * self.min_gap or number < edge:
-            return number
-        return number - edge + self.min_gap
+        missing = max(2 * self.min_gap - frames, 0)
+        return number if self.lenient or number < frames - self.min_gap else number + missing
 
     def without_partner(self, frames: int, among: int) -> int:
         """Count the frames among a clip's first `among` that have no partner far enough away."""
@@ -143,11 +135,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def read_face(path: Path, size: int) -> np.ndarray:
-    """Read a picture and cut its largest face as prepare cuts a clip: (size, size, 3) uint8.
-
-    Raises:
-        UserError: no picture, or no face in it.
-    """
+    """Cut the largest face of a picture as prepare cuts a clip, (size, size, 3) uint8. Raises UserError if none is."""
     picture = read_picture(path)
     landmarks = follow_face([picture]).landmarks
     if np.isnan(landmarks).any():

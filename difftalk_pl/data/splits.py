@@ -60,12 +60,12 @@ class Split:
         if wanted is None or isinstance(wanted, (int, float)):
             return None
         path = Path(wanted) if isinstance(wanted, (str, Path)) else None
-        names = set(wanted if path is None else _lines(side, path))
+        names = set(wanted if path is None else _read_names(side, path))
         if unknown := sorted(names - {clip.name for clip in clips} - {clip.identity for clip in clips}):
-            some = ", ".join(unknown[:NAMED]) + (", …" if len(unknown) > NAMED else "")
+            told = f"split {side}: {len(unknown)} of {len(names)} are not in the dataset: {', '.join(unknown[:NAMED])}"
             if path is None or len(unknown) == len(names):
-                raise UserError(f"split {side}: not in the dataset: {some}; see its clips.csv")
-            log.warning("split %s: %s: %d of %d are not in the dataset: %s", side, path, len(unknown), len(names), some)
+                raise UserError(f"{told}; see its clips.csv")
+            log.warning("%s", told)
         return [clip for clip in clips if clip.name in names or clip.identity in names]
 
     def _refuse_overlap(self, sides: dict[str, list[Clip]]) -> None:
@@ -74,8 +74,7 @@ class Split:
             for name in sorted({clip.name if self.share_people else clip.identity for clip in clips}):
                 if (other := side_of.setdefault(name, side)) != side:
                     raise UserError(f"split: {name!r} is in {other} and in {side}; move it to one side")
-        shared = {clip.identity for clip in sides["train"]} & {clip.identity for clip in sides["test"]}
-        if shared:
+        if shared := {clip.identity for clip in sides["train"]} & {clip.identity for clip in sides["test"]}:
             log.warning(
                 "split: %d people train and test, among them %s", len(shared), ", ".join(sorted(shared)[:NAMED])
             )
@@ -86,11 +85,9 @@ def rank(seed: int, identity: str) -> str:
     return hashlib.sha256(f"{seed}/{identity}".encode()).hexdigest()
 
 
-def _lines(side: str, path: Path) -> list[str]:
+def _read_names(side: str, path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
-        raise UserError(
-            f"split {side}: {path}: {error.strerror}; expected a fraction, a list of names or a file of them"
-        ) from error
+        raise UserError(f"split {side}: {path}: {error.strerror}; expected a fraction, names or their file") from error
     return [line for line in lines if line and not line.startswith("#")]

@@ -67,12 +67,11 @@ class SyncSample(TypedDict):
 
 
 class Span(NamedTuple):
-    """First frames that stretches of a clip may have: `starts` of them from `first` on, for so many stretches."""
+    """The first frames that stretches of a clip may have: `starts` of them, from `first` on."""
 
     clip: Clip
     first: int
     starts: int
-    stretches: int
 
 
 class SyncWindows(Dataset):
@@ -93,21 +92,20 @@ class SyncWindows(Dataset):
         self, clips: Sequence[Clip], settings: SyncData, *, part: ClipPart = "all", seed: int = 0, fixed: bool = False
     ) -> None:
         self.settings, self.seed, self.fixed = settings, seed, fixed
-        spans = [self._span(clip, *bounds(clip.frames, settings.holdout_seconds, part)) for clip in clips]
-        self.spans = [span for span in spans if span.stretches]
+        needed = settings.stretch + 2 * settings.largest_shift + 1  # a window's last step reaches into the next frame
+        self.spans = []
+        for clip in clips:
+            begin, end = bounds(clip.frames, settings.holdout_seconds, part)
+            if end - begin >= needed:
+                self.spans.append(Span(clip, begin + settings.largest_shift, end - begin - needed + 1))
         self.clips = [span.clip for span in self.spans]
-        shortest = settings.stretch + 2 * settings.largest_shift + 1
-        if short := [span.clip.name for span in spans if not span.stretches]:
-            log.warning("not used, shorter than %d frames: %s", shortest, ", ".join(short))
-        if not self.spans:
-            raise UserError(f"no clip for SyncNet: of {len(clips)} given, none has {shortest} frames that it may use")
-        self.ends = np.cumsum([span.stretches for span in self.spans])
-
-    def _span(self, clip: Clip, begin: int, end: int) -> Span:
-        """The last step of a window reaches into the frame after it, so one frame more is kept at the end."""
-        stretch, shift = self.settings.stretch, self.settings.largest_shift
-        starts = max(end - 1 - shift - stretch - (begin + shift) + 1, 0)
-        return Span(clip, begin + shift, starts, -(-starts // stretch))
+        if len(self.clips) < len(clips):
+            log.warning(
+                "%d of %d clips have less than %d frames for SyncNet", len(clips) - len(self.clips), len(clips), needed
+            )
+        if not self.clips:
+            raise UserError(f"no clip for SyncNet: of {len(clips)} given, none has {needed} frames that it may use")
+        self.ends = np.cumsum([-(-span.starts // settings.stretch) for span in self.spans])
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -117,8 +115,6 @@ class SyncWindows(Dataset):
 
     def where(self, index: int, epoch: int = 0) -> tuple[Clip, int, np.random.Generator]:
         """Return clip and first frame of a stretch, and the generator of the rest of its randomness."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"stretch {index} of {len(self)}")
         which = int(np.searchsorted(self.ends, index, side="right"))
         span = self.spans[which]
         number = index - (int(self.ends[which - 1]) if which else 0)
@@ -178,24 +174,17 @@ def open_sides(sides: Mapping[str, list[Clip]], stage: str, settings: SyncData, 
     """Open the Datasets of a stage of training by their sides.
 
     Raises:
-        UserError: no training clips, validation by held-out seconds and by other people at once, or a stage that a
-            SyncNet does not have.
+        UserError: validation by held-out seconds and by other people at once, or a stage that a SyncNet does not have.
     """
     if stage not in ("fit", "validate"):
         raise UserError(f"{stage} is not for a SyncNet: validate tells its accuracy; score and test judge with it")
     held_out = settings.holdout_seconds > 0
     if held_out and sides["val"]:
-        raise UserError(
-            f"data.sync.holdout_seconds {settings.holdout_seconds:g} validates on the ends of the training clips, and "
-            f"data.split.val names {len(sides['val'])} clips: set data.split.val 0, or holdout_seconds 0"
-        )
-    if not sides["train"]:
-        raise UserError("no clip on the train side; change data.split")
+        raise UserError("data.sync.holdout_seconds takes the place of validation clips: set data.split.val 0")
     windows = {}
     if stage == "fit":
         windows["train"] = SyncWindows(sides["train"], settings, part="first", seed=seed)
-    if held_out:
-        windows["val"] = SyncWindows(sides["train"], settings, part="last", seed=seed, fixed=True)
-    elif sides["val"]:
-        windows["val"] = SyncWindows(sides["val"], settings, seed=seed, fixed=True)
+    if held_out or sides["val"]:
+        clips, part = (sides["train"], "last") if held_out else (sides["val"], "all")
+        windows["val"] = SyncWindows(clips, settings, part=part, seed=seed, fixed=True)  # type: ignore[arg-type]
     return windows

@@ -1,6 +1,5 @@
 """The frozen autoencoder between the stages, and the command that caches the latents of a dataset."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from difftalk_pl.data.clips import Clip, open_clips
-from difftalk_pl.data.dataset import CACHING, ClipBatch, ClipBatches, WindowDataset
+from difftalk_pl.data.dataset import MASKED_FRAME, ClipBatch, ClipBatches, WindowDataset
 from difftalk_pl.data.latents import LatentCache
 from difftalk_pl.data.masks import MaskName, MaskPolicy
 from difftalk_pl.errors import UserError
+from difftalk_pl.files import write_json
 from difftalk_pl.training.weights import Weights, read_weights
 
 log = logging.getLogger(__name__)
@@ -113,14 +113,15 @@ def cache_latents(
     trainer.predict(encoder, return_predictions=False)
     if not trainer.is_global_zero:
         return
-    if failed := writer.failed:
-        some = "; ".join(f"{name}: {reason}" for name, reason in sorted(failed.items()))
-        raise UserError(f"{data}: {len(failed)} of {len(clips)} clips have no latents: {some}")
+    missing = [clip.name for clip in clips if not cache.path(clip.name).exists()]
+    if missing:
+        told = "; ".join(f"{name}: {writer.failed.get(name, 'see the log above')}" for name in missing)
+        raise UserError(f"{data}: {len(missing)} of {len(clips)} clips have no latents: {told}")
     log.info("%s: latents of %d clips", cache.folder, len(clips))
 
 
 class LatentEncoder(L.LightningModule):
-    """Encodes the clips of one rank that have no latents yet: batches of ClipBatches to (2, B, 3, h, w) float16."""
+    """Encodes the clips of one rank that have no latents yet, batches of ClipBatches as (2, B, 3, h, w) float16."""
 
     def __init__(
         self, codec: LatentCodec, cache: LatentCache, clips: list[Clip], batch_size: int, workers: int
@@ -132,8 +133,10 @@ class LatentEncoder(L.LightningModule):
     def predict_dataloader(self) -> DataLoader:
         dealt = range(self.trainer.global_rank, len(self.clips), self.trainer.world_size)
         own = [number for number in dealt if not self.cache.is_complete(self.clips[number])]
+        for number in own:  # damaged ones, and those of a clip that was prepared anew
+            self.cache.path(self.clips[number].name).unlink(missing_ok=True)
         log.info("%d clips to encode, %d have latents", len(own), len(dealt) - len(own))
-        windows = WindowDataset(self.clips, CACHING, mask=MaskPolicy(self.cache.mask))
+        windows = WindowDataset(self.clips, MASKED_FRAME, mask=MaskPolicy(self.cache.mask))
         return DataLoader(ClipBatches(windows, own, self.batch_size), batch_size=None, num_workers=self.workers)
 
     def on_predict_start(self) -> None:
@@ -147,52 +150,46 @@ class LatentEncoder(L.LightningModule):
 
 
 class LatentWriter(L.Callback):
-    """Writes a clip's latents beside their place and renames them when they are complete.
+    """Writes a clip's latents to a temporary file and renames it when it is complete.
 
     Attributes:
-        failed: reasons by the names of clips; of all ranks at the end.
+        failed: reasons by the names of clips, of all ranks at the end.
     """
 
     def __init__(self, cache: LatentCache, clips: list[Clip]) -> None:
-        self.cache = cache
+        self.cache, self.clips = cache, {clip.name: clip for clip in clips}
         self.failed: dict[str, str] = {}
-        self.clips = {clip.name: clip for clip in clips}
-
-    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.cache.folder.mkdir(parents=True, exist_ok=True)
+        cache.folder.mkdir(parents=True, exist_ok=True)
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: ClipBatch, *_: Any
     ) -> None:
-        """A batch holds frames of one clip alone, since ClipBatches interleaves none here."""
+        """Write one batch, which holds frames of one clip alone."""
         for name, reason in batch["failed"].items():
             log.warning("%s: no latents: %s", name, reason)
             self.failed[name] = reason
-            self._aside(name).unlink(missing_ok=True)
+            self._temporary(name).unlink(missing_ok=True)
         window: Any = batch["window"]
         if window is not None and (name := window["clip"][0]) not in self.failed:
             self._write(self.clips[name], int(window["frame"][0]), outputs)
 
     def _write(self, clip: Clip, first: int, latents: np.ndarray) -> None:
-        path, aside = self.cache.path(clip.name), self._aside(clip.name)
         if first == 0:
             self._made_from = self.cache.made_from(clip)
-            self._array = open_memmap(aside, "w+", np.float16, shape=(2, clip.frames, *latents.shape[2:]))
+            shape = (2, clip.frames, *latents.shape[2:])
+            self._array = open_memmap(self._temporary(clip.name), "w+", np.float16, shape=shape)
         last = first + latents.shape[1]
         self._array[:, first:last] = latents
-        if last < clip.frames:
-            return
-        self._array.flush()
-        del self._array
-        path.unlink(missing_ok=True)  # old latents must not stand beside the record of new ones
-        self.cache.record(clip.name).write_text(json.dumps(self._made_from), encoding="utf-8")
-        aside.rename(path)
+        if last == clip.frames:
+            self._array.flush()
+            write_json(self.cache.record(clip.name), self._made_from)
+            self._temporary(clip.name).rename(self.cache.path(clip.name))
 
-    def _aside(self, clip: str) -> Path:
+    def _temporary(self, clip: str) -> Path:
         return self.cache.folder / f".{clip}.tmp"
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.world_size > 1:
             of_ranks: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(of_ranks, self.failed)
+            torch.distributed.all_gather_object(of_ranks, self.failed)  # and wait for the slowest
             self.failed = {name: reason for failed in of_ranks for name, reason in failed.items()}

@@ -47,21 +47,6 @@ def test_nearly_all_frames_of_a_clip_have_one_reference():
     assert len(set(chosen)) <= 4
 
 
-def test_without_leniency_a_frame_without_a_partner_is_refused():
-    with pytest.raises(ValueError, match="frame 50 of 100 has no partner 60 frames away"):
-        ReferenceRule(60).best(50, np.zeros(100))
-    assert ReferenceRule(60, lenient=True).best(50, np.arange(100.0)) == 0
-    with pytest.raises(UserError, match="min_reference_gap 0: expected 1 or more"):
-        ReferenceRule(0)
-
-
-def test_random_is_drawn_by_seed_and_clip():
-    rule, points = ReferenceRule(source="random"), np.zeros((200, 68, 2))
-    chosen = {(seed, name): int(rule.scores(points, seed, name).argmax()) for seed in range(8) for name in ("a", "b")}
-    assert len(set(chosen.values())) > 10
-    assert chosen[3, "a"] == int(rule.scores(np.ones((200, 68, 2)), 3, "a").argmax())
-
-
 # The widest mouth
 
 
@@ -78,15 +63,6 @@ def test_the_widest_mouth_is_the_one_that_was_drawn_widest():
     assert np.corrcoef(measured, opening)[0, 1] > 0.99
     rule = ReferenceRule(0, lenient=True, source="widest")
     assert rule.best(5, rule.scores(points, 0, "a")) == opening.argmax()
-
-
-def test_the_opening_is_in_distances_of_the_eyes():
-    points = np.zeros((1, 68, 2))
-    points[0, 36], points[0, 45] = (0, 0), (8, 0)
-    points[0, [61, 62, 63]] = (3, 10), (4, 10), (5, 10)
-    points[0, [67, 66, 65]] = (3, 12), (4, 13), (5, 11)
-    assert mouth_opening(points)[0] == pytest.approx(2 / 8)
-    assert np.isfinite(mouth_opening(np.zeros((1, 68, 2)))).all()
 
 
 # What a user asks for
@@ -107,15 +83,6 @@ def test_names_of_policies(text, expected):
     policy = ReferencePolicy.parse(text)
     assert policy == expected
     assert policy.file is None and policy.frames == expected.source
-
-
-@pytest.mark.parametrize("name", ["her face.png", "each:2.png"])
-def test_a_picture_is_a_policy(tmp_path, name):
-    (path := tmp_path / name).write_bytes(b"")
-    for text, progressive in ((str(path), False), (f"progressive:{path}", True)):
-        policy = ReferencePolicy.parse(text)
-        assert (policy.file, policy.progressive) == (path, progressive)
-        assert policy.frames in ("each", "random", "widest")
 
 
 @pytest.mark.parametrize(
@@ -141,39 +108,14 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path):
     np.testing.assert_array_equal(read_picture(tmp_path / "plain.png"), pixels)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
-def test_pictures_of_all_kinds_become_rgb(tmp_path, mode):
-    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
-    Image.fromarray(np.full((20, 30, 3), 255, np.uint8)).convert(mode).save(path)
-    picture = read_picture(path)
-    assert picture.shape == (20, 30, 3) and picture.dtype == np.uint8 and picture.min() > 250
-
-
-def damaged(path, kind: str) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(path)
-    data = path.read_bytes()
-    broken = data.find(b"IDAT") + 2000
-    contents = {
-        "empty": b"",
-        "text": b"not a picture",
-        "cut off": data[: len(data) // 2],
-        "overwritten": data[:broken] + bytes(200) + data[broken + 200 :],
-        "no chunk": data[: data.find(b"IDAT") - 4] + b"\\0\\0\\0\\1abc!" + data[data.find(b"IDAT") - 4 :],
-    }
-    path.write_bytes(contents[kind])
-
-
-@pytest.mark.parametrize("kind", ["empty", "text", "cut off", "overwritten", "no chunk"])
-def test_what_is_no_picture_is_refused_by_name(tmp_path, kind):
-    damaged(tmp_path / "face.png", kind)
-    with pytest.raises(UserError, match=r"face\.png: no readable picture .*; give a PNG or JPEG of the person's face"):
-        read_picture(tmp_path / "face.png")
-
-
-def test_no_file_and_a_folder_are_refused_by_name(tmp_path):
-    for path in (tmp_path / "nowhere.png", tmp_path):
-        with pytest.raises(UserError, match="no readable picture"):
-            read_picture(path)
+def test_what_is_no_picture_is_refused_by_name(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(tmp_path / "face.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "face.png").read_bytes()[:5000])
+    for name in ("half.png", "nowhere.png"):
+        with pytest.raises(
+            UserError, match=rf"{name}: no readable picture .*; give a PNG or JPEG of the person's face"
+        ):
+            read_picture(tmp_path / name)
 
 
 # In the Dataset
