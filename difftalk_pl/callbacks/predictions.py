@@ -35,7 +35,7 @@ class PredictionVideos(L.Callback):
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Raises UserError where clips failed: how many, after all have had their turn."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        windows: WindowDataset = data.windows["test"]
+        windows: WindowDataset = data.evaluated
         own, failed = data.own_clips(windows), 0
         for number in own:
             name = windows.clips[number].name

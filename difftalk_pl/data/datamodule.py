@@ -248,15 +248,6 @@ class HDTFDataModule(L.LightningDataModule):
         """Batches of these windows, in their order."""
         return DataLoader(windows, self.loading.eval_batch_size, sampler=indices)
 
-    def identities(self, side: str) -> list[str]:
-        """The people of a side."""
-        return sorted({clip.identity for clip in self.windows[side].clips}) if side in self.windows else []
-
-    @property
-    def feature_model(self) -> FeatureModel | None:
-        """The network that made the features; None for kinds that were not learned, or if it is not recorded."""
-        return read_record(self.root).get(self.features)
-
     def state_dict(self) -> dict[str, Any]:
         """Return what a model must find in its data again, and the people that it was trained on."""
         model = read_record(self.root).get(self.features, self._trained_features)
