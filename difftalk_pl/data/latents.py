@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from difftalk_pl.data.clips import Clip, read_sums
+from difftalk_pl.data.clips import Clip
 from difftalk_pl.data.masks import MaskName
 from difftalk_pl.errors import UserError
-from difftalk_pl.files import file_hash
 
 MADE_FROM = ("video.mp4", "landmarks.npy")  # files of a clip
 
@@ -71,9 +70,8 @@ class LatentCache:
         return self.folder / f"{clip}.json"
 
     def made_from(self, clip: Clip) -> dict[str, str]:
-        """Return the SHA-256 of the clip's files that latents are made from."""
-        sums = read_sums(clip.folder)
-        return {name: sums.get(name) or file_hash(clip.folder / name) for name in MADE_FROM}
+        """Return the SHA-256 of the clip's files that latents are made from, as clip.json has them."""
+        return {name: clip.info()["sha256"][name] for name in MADE_FROM}
 
     def _remedy(self) -> str:
         others = sorted(folder.name for folder in (self.root / "latents").glob("*-*") if folder != self.folder)

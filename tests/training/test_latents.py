@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from difftalk_pl.data.clips import SUMS, open_clips
+from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.latents import LatentCache
 from difftalk_pl.data.masks import MaskPolicy, hide
 from difftalk_pl.data.pixels import to_network
@@ -64,7 +64,7 @@ def test_damaged_latents_and_those_of_another_clip_are_made_again(dataset, cache
     a, b, *_ = open_clips(dataset)
     whole = cache.path(a.name).read_bytes()
     cache.path(a.name).write_bytes(whole[:1000])
-    for name in ("video.mp4", "landmarks.npy", SUMS):  # another recording under the name of b
+    for name in ("video.mp4", "landmarks.npy", "clip.json"):  # another recording under the name of b
         shutil.copy(a.folder / name, b.folder / name)
     cache_latents(dataset, codec, workers=0)
     assert cache.path(a.name).read_bytes() == cache.path(b.name).read_bytes() == whole
