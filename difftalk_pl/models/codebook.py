@@ -1,4 +1,4 @@
-"""The codebook of stage 1: settings, k-means start, moving means, revival of unused codes, statistics."""
+"""The codebook of stage 1: settings, k-means and statistics."""
 
 import warnings
 from dataclasses import dataclass
@@ -7,11 +7,9 @@ from typing import Literal
 import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
-from torch import Tensor, nn
+from torch import Tensor
 
 from difftalk_pl.errors import UserError
-
-SMOOTHING = 1e-5  # of the counts: Laplace, as in VQ-VAE
 
 
 @dataclass
@@ -44,63 +42,6 @@ class Codebook:
             raise UserError(
                 f"codebook.ema_decay {self.ema_decay}, revive_below {self.revive_below}: expected fractions below 1"
             )
-
-
-class CodebookUpdate(nn.Module):
-    """Moving means and revival, from one batch of all processes at a time.
-
-    The buffers belong to the run's checkpoint, not to the autoencoder. The first batch starts them as if every code
-    had been chosen equally often.
-    """
-
-    usage: Tensor
-    sums: Tensor
-    idle: Tensor
-
-    def __init__(self, settings: Codebook, codes: int, channels: int) -> None:
-        super().__init__()
-        self.settings = settings
-        self.register_buffer("usage", torch.zeros(codes))  # moving counts
-        self.register_buffer("sums", torch.zeros(codes, channels))  # moving sums of the cells
-        self.register_buffer("idle", torch.zeros(codes, dtype=torch.long))  # batches since the last use
-
-    @property
-    def revives(self) -> bool:
-        return self.settings.revive_after > 0 or self.settings.revive_below > 0
-
-    @torch.no_grad()
-    def follow(self, codes: Tensor, counts: Tensor, sums: Tensor) -> None:
-        """Add a batch's counts (codes,) and sums of cells (codes, C); with ema, move `codes` (codes, C) in place.
-
-        N' = d N + (1 - d) n, m' = d m + (1 - d) s, code = m' / N', with Laplace-smoothed N'. VQ-VAE, equations 6 to 8.
-        """
-        decay, first, share = self.settings.ema_decay, self.usage.sum() == 0, counts.mean()
-        self.sums.copy_(decay * torch.where(first, share * codes, self.sums) + (1 - decay) * sums)
-        self.usage.copy_(decay * torch.where(first, share, self.usage) + (1 - decay) * counts)
-        self.idle.copy_(torch.where(counts > 0, 0, self.idle + 1))
-        if self.settings.update == "ema":
-            total = self.usage.sum()
-            smoothed = (self.usage + SMOOTHING) / (total + len(codes) * SMOOTHING) * total
-            codes.copy_(self.sums / smoothed[:, None])
-
-    @torch.no_grad()
-    def revive(self, codes: Tensor, counts: Tensor, cells: Tensor, step: int) -> Tensor:
-        """Move unused codes (codes, C), in place, to cells of the batch (N, C) drawn from (seed, step).
-
-        Returns the number of revived codes, on the device: nothing waits for it.
-        """
-        share, settings = counts.mean(), self.settings
-        unused = self.usage < settings.revive_below * share
-        if settings.revive_after:
-            unused |= self.idle >= settings.revive_after
-        drawn = torch.randperm(len(cells), generator=step_generator(settings.seed, step))[: len(codes)]
-        drawn = drawn.to(cells.device, non_blocking=True)
-        chosen = cells[drawn[(unused.cumsum(0) - 1) % len(drawn)]].float()
-        codes.copy_(torch.where(unused[:, None], chosen, codes))
-        self.usage.copy_(torch.where(unused, share, self.usage))
-        self.sums.copy_(torch.where(unused[:, None], share * chosen, self.sums))
-        self.idle.masked_fill_(unused, 0)
-        return unused.sum()
 
 
 def code_use(cells: Tensor, indices: Tensor, codes: int) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,16 @@
-"""Configuration dataclasses from plain dictionaries, because checkpoints store nothing that needs unpickling."""
+"""Configuration dataclasses as plain values and back, because checkpoints store nothing that needs unpickling."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return a dataclass as JSON has it, with lists for tuples."""
+    return json.loads(json.dumps(asdict(config)))
 
 
 def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:

@@ -5,12 +5,12 @@ import importlib.util
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
 
 from difftalk_pl.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,6 @@ class MissingWeights(UserError):
 
 def checkpoints_folder() -> Path:
     """Return torch's folder of downloads, $TORCH_HOME/hub/checkpoints."""
-    import torch
-
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
@@ -84,10 +82,8 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_tensors(path: Path) -> "dict[str, Tensor]":
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a state dict saved by torch, on the CPU, running nothing of it. Raises UserError for any other file."""
-    import torch
-
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of another kind raises anything, and torch's message advises to run it
@@ -97,7 +93,7 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
     return content
 
 
-def read_lpips_heads(network: str) -> "dict[str, Tensor]":
+def read_lpips_heads(network: str) -> dict[str, Tensor]:
     """Read the learnt weights of LPIPS's layers, which torchmetrics contains."""
     package = importlib.util.find_spec("torchmetrics")
     assert package is not None and package.submodule_search_locations is not None
@@ -114,8 +110,6 @@ def fetch_weights(networks: list[Literal["alex", "vgg", "squeeze", "syncnet"]]) 
     Args:
         networks: alex, vgg, squeeze, syncnet.
     """
-    import torch
-
     checkpoints_folder().mkdir(parents=True, exist_ok=True)
     for network in networks:
         name, source, sha256 = _published(network)

@@ -103,8 +103,7 @@ class NoiseSchedule:
 class DDIM(DDIMScheduler):
     """The DDIM of diffusers, with two corrections.
 
-    - Timesteps span the schedule for any number of steps; the stock scheduler starts too low (600 of 1000 steps) or
-      past the end (1000 steps). For divisors of T below T they are the published ones: 1, 1 + T/S, 1 + 2T/S, ...
+    - Timesteps span the schedule for any number of steps; for divisors of T they are the published 1, 1 + T/S, ...
     - Betas are float64; single precision costs about 1e-5 of accuracy over 200 steps.
 
     As published, the last step ends at the noise of t = 0; with `set_alpha_to_one` at none.
@@ -196,7 +195,10 @@ def sample(
     extra = {key: value for key, value in {"eta": eta, "generator": generator}.items() if key in accepted}
     timesteps = _timesteps(scheduler, steps, noise.device)
     if partial:
-        timesteps = _last_part(scheduler, timesteps, start)
+        skipped = len(timesteps) - max(round(start * len(timesteps)), 1)
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(skipped)
+        timesteps = timesteps[skipped:]
         z = scheduler.add_noise(previous, noise, timesteps[:1])
     else:
         z = noise * scheduler.init_noise_sigma
@@ -206,13 +208,6 @@ def sample(
         prediction = predict(scheduler.scale_model_input(z, t), t.expand(len(z)))
         z = scheduler.step(prediction, t, z, **extra).prev_sample
     return z if known is None or mask is None else torch.where(mask > 0.5, z, known)
-
-
-def _last_part(scheduler: Any, timesteps: Tensor, share: float) -> Tensor:
-    skipped = len(timesteps) - max(round(share * len(timesteps)), 1)
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(skipped)
-    return timesteps[skipped:]
 
 
 def _timesteps(scheduler: Any, steps: int, device: torch.device) -> Tensor:

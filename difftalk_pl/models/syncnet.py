@@ -78,25 +78,18 @@ class SyncNet(nn.Module):
         """Embed 13 coefficients in 20 steps of 10 ms, not normalised, (B, 1, 13, 20) -> (B, C)."""
         return self._finish(self.netfcaud(rearrange(self.netcnnaud(mfcc), "b c 1 1 -> b c")))
 
-    def embed_lips(self, lips: Tensor) -> Tensor:
-        """Embed windows of five frames, BGR, 0 to 255, (B, 3, 5, side, side) -> (B, C)."""
-        return rearrange(self._embed_windows(lips), "b 1 c -> b c")
-
     def embed_frames(self, frames: Tensor) -> Tensor:
         """Embed all windows of five consecutive frames, (T, 3, side, side) BGR, 0 to 255 -> (T - 4, C).
 
         Only the first layer looks along time, and it does not pad: the result equals that of single windows.
         """
-        return rearrange(self._embed_windows(rearrange(frames, "t c h w -> 1 c t h w")), "1 t c -> t c")
+        return rearrange(self.embed_stretches(rearrange(frames, "t c h w -> 1 t c h w")), "1 t c -> t c")
 
     def embed_stretches(self, frames: Tensor) -> Tensor:
         """Embed the windows of several stretches, (B, T, 3, side, side) -> (B, T - 4, C)."""
-        return self._embed_windows(rearrange(frames, "b t c h w -> b c t h w"))
-
-    def _embed_windows(self, video: Tensor) -> Tensor:
-        """(B, 3, T, side, side) -> (B, T - 4, C)."""
-        codes = rearrange(self.netcnnlip(video), "b c t 1 1 -> (b t) c")
-        return rearrange(self._finish(self.netfclip(codes)), "(b t) c -> b t c", b=len(video))
+        codes = self.netcnnlip(rearrange(frames, "b t c h w -> b c t h w"))
+        embeddings = self._finish(self.netfclip(rearrange(codes, "b c t 1 1 -> (b t) c")))
+        return rearrange(embeddings, "(b t) c -> b t c", b=len(frames))
 
     def _finish(self, embedding: Tensor) -> Tensor:
         return F.normalize(embedding, dim=-1) if self.config.normalise else embedding

@@ -19,7 +19,7 @@ from difftalk_pl.models.codebook import Codebook
 from difftalk_pl.training.codebook import CodebookTraining
 from difftalk_pl.training.optim import Decay, gradient_norm, learning_rate_factor, stop_unless_finite, total_steps
 from difftalk_pl.training.perceptual import Perceptual, PerceptualDistance
-from difftalk_pl.training.weights import checked_entry, entry, load_into, plain, read_weights, weights_hash
+from difftalk_pl.training.weights import checked_entry, entry, load_into, read_weights, weights_hash
 
 PRECISIONS = ("16-mixed", "16-true", "bf16-true")  # no scaler for the discriminator; small steps lost in 16 bit weights
 
@@ -218,7 +218,7 @@ class AutoencoderPretraining(L.LightningModule):
         return weights_hash(self.autoencoder.state_dict())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["difftalk_pl"] = entry("autoencoder", {"autoencoder": plain(self.autoencoder.config)})
+        checkpoint["difftalk_pl"] = entry("autoencoder", {"autoencoder": self.autoencoder.config})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checked_entry(checkpoint, "autoencoder")

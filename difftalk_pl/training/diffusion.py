@@ -22,7 +22,7 @@ from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.training.codec import LatentCodec
 from difftalk_pl.training.optim import Optimisation, gradient_norm, stop_unless_finite
-from difftalk_pl.training.weights import Weights, checked_entry, entry, load_into, plain, read_weights, weights_hash
+from difftalk_pl.training.weights import Weights, checked_entry, entry, load_into, read_weights, weights_hash
 
 
 class DiffusionTraining(L.LightningModule):
@@ -188,8 +188,11 @@ class DiffusionTraining(L.LightningModule):
         return weights_hash(self.difftalk.state_dict())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        config = {"difftalk": plain(self.difftalk.config), "schedule": plain(self.schedule)}
-        config["audio_dropout"] = self.audio_dropout
+        config = {
+            "difftalk": self.difftalk.config,
+            "schedule": self.schedule,
+            "audio_dropout": self.audio_dropout,
+        }
         checkpoint["difftalk_pl"] = entry("diffusion", config, self.codec.weights)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -10,24 +10,18 @@ from torch import Tensor
 from difftalk_pl.data.features.kinds import check_kinds
 from difftalk_pl.data.masks import MaskName
 from difftalk_pl.errors import UserError
+from difftalk_pl.models.configuration import plain
 from difftalk_pl.models.denoiser import DiffTalkConfig
 from difftalk_pl.training import published
-from difftalk_pl.training.contract import DataContract
 from difftalk_pl.training.published import AVERAGE, CODEBOOK, DENOISER, ENCODERS, FIRST_STAGE, State, below
 from difftalk_pl.training.unpickling import read_file
-from difftalk_pl.training.weights import ENTRY, KINDS, Stage, Weights, listed, plain, read_weights
+from difftalk_pl.training.weights import ENTRY, KINDS, DataContract, Stage, Weights, listed, read_weights
 
 log = logging.getLogger(__name__)
 
 LATENT_SIDE = 64  # of the released denoiser
 CHANNELS = {"deepspeech": 29, "mfcc": 26}  # other features have many sizes
 TRAINING_ONLY = (AVERAGE, "loss.")
-BUFFERS = (  # of the noise schedule, and the scale of latents
-    *("betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"),
-    *("log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod"),
-    *("posterior_variance", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2"),
-    *("lvlb_weights", "logvar", "scale_factor"),
-)
 
 
 def import_checkpoint(
@@ -117,7 +111,7 @@ def _first_stage(state: State, raw: bool) -> Weights:
 def _diffusion(state: State, raw: bool, head_width: int, autoencoder: Path | None) -> Weights:
     """Convert a stage 2 checkpoint of the released code; the average covers the denoiser alone."""
     known = (DENOISER, AVERAGE, FIRST_STAGE, *ENCODERS)
-    if unknown := [name for name in state if not name.startswith(known) and name not in BUFFERS]:
+    if unknown := [name for name in state if "." in name and not name.startswith(known)]:  # buffers have no dot
         raise UserError(f"{len(unknown)} tensors have no place in this network: {listed(unknown)}")
     if (scale := float(state.get("scale_factor", 1.0))) != 1:
         raise UserError(f"latents are scaled by {scale:g}, and here they are never scaled")

@@ -15,7 +15,7 @@ from difftalk_pl.data.sync import SyncSample
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.syncnet import SyncNet, SyncNetConfig
 from difftalk_pl.training.optim import Optimisation, gradient_norm, stop_unless_finite
-from difftalk_pl.training.weights import DATA_ENTRY, checked_entry, entry, load_into, plain, read_weights, weights_hash
+from difftalk_pl.training.weights import DATA_ENTRY, checked_entry, entry, load_into, read_weights, weights_hash
 
 SCALE = 10.0  # at the start, of squared distances between points of unit length
 
@@ -109,7 +109,7 @@ class SyncNetTraining(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         data = checkpoint[DATA_ENTRY]
         config = {
-            "syncnet": plain(self.syncnet.config),
+            "syncnet": self.syncnet.config,
             "crop": data["sync_crop"],
             "scale": float(self.log_scale.detach().exp()),
             "data_label": self.data_label,

@@ -8,24 +8,23 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 import torch
-from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
-from difftalk_pl.models.configuration import from_dict
+from difftalk_pl.models.configuration import from_dict, plain
 from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.models.syncnet import SyncNet, SyncNetConfig
-from difftalk_pl.training.contract import DataContract
 from difftalk_pl.training.unpickling import read_file
 
 FORMAT = 1
@@ -36,7 +35,7 @@ Stage = Literal["autoencoder", "diffusion", "syncnet"]
 
 
 class Kind(NamedTuple):
-    """A stage's name for people, its network, and the network's name in LightningModule and configuration."""
+    """A stage's title, network, configuration, and the network's name in its LightningModule."""
 
     title: str
     network: type[nn.Module]
@@ -49,6 +48,26 @@ KINDS: dict[str, Kind] = {
     "diffusion": Kind("a diffusion model (stage 2)", DiffTalk, DiffTalkConfig, "difftalk"),
     "syncnet": Kind("a SyncNet", SyncNet, SyncNetConfig, "syncnet"),
 }
+
+
+@dataclass(frozen=True)
+class DataContract:
+    """Features, mask policy and side of the frames that a diffusion model was trained on.
+
+    Args:
+        features_model: name of the network behind learned features; empty for none or unknown.
+        features_sha256: its hash.
+    """
+
+    features: str = "mfcc"
+    mask: str = "mouth_safe"
+    size: int = 256
+    features_model: str = ""
+    features_sha256: str = ""
+
+    def knows(self, features_sha256: str) -> bool:
+        """Tell whether features of this origin may be those of the training; an unknown origin is trusted."""
+        return "" in (self.features_sha256, features_sha256) or self.features_sha256 == features_sha256
 
 
 @dataclass
@@ -76,12 +95,11 @@ class Weights:
         if Path(name).exists():
             return read_weights(Path(name))
         try:
-            return read_weights(
-                Path(snapshot_download(str(name), revision=revision, allow_patterns=["*.json", "*.sa*"]))
-            )
+            folder = snapshot_download(str(name), revision=revision, allow_patterns=["*.json", "*.safetensors"])
         except (OSError, ValueError) as error:
             cause = str(error).partition("\n")[0]
             raise UserError(f"{name}: neither a file or folder here nor a repository of the hub ({cause})") from error
+        return read_weights(Path(folder))
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
         """Write a folder for `from_pretrained` and all commands; half: as 16 bit floats.
@@ -92,11 +110,6 @@ class Weights:
         if folder.exists() and not _is_ours(folder):
             raise UserError(f"{folder}: exists and is no model folder; give --out a new or empty folder")
         _write_folder(self, folder, half)
-        if not (folder / "README.md").exists():
-            card = ModelCardData(library_name=ENTRY, tags=["talking-head", "difftalk", self.stage])
-            ModelCard(f"---\n{card.to_yaml()}\n---\n\n{KINDS[self.stage].title}. {self.origin}\n").save(
-                folder / "README.md"
-            )
 
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
         """Upload as a repository (OWNER/NAME) of the Hugging Face hub. Returns its address."""
@@ -130,10 +143,8 @@ class Weights:
                 network = kind.network(from_dict(kind.config, self.config[kind.name]))
         except ValueError as error:
             raise UserError(f"{source}: {error}") from error
-        # copies: tensors that lie mapped from a file have another alignment, and other last digits in results
-        copies = {
-            name: value.clone(memory_format=torch.contiguous_format) for name, value in _floats(self.state).items()
-        }
+        layout = torch.contiguous_format  # the last digits of results depend on the layout
+        copies = {name: value.clone(memory_format=layout) for name, value in _floats(self.state).items()}
         load_into(network, copies, source, assign=True)
         return network.eval()
 
@@ -151,11 +162,7 @@ class Weights:
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """Return 12 hexadecimal digits of the SHA-256 of all names and tensors.
-
-    It is the same for a checkpoint and a folder made from it. Settings that no tensor shows (heads, schedule, features,
-    mask, size) are not covered.
-    """
+    """Return 12 hexadecimal digits of the SHA-256 of all names and tensors; it does not cover the configuration."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
@@ -181,13 +188,9 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """Return a dataclass as JSON has it, with lists for tuples."""
-    return json.loads(json.dumps(asdict(config)))
-
-
 def entry(stage: Stage, config: dict[str, Any], codec: Weights | None = None) -> dict[str, Any]:
-    """Return the `difftalk_pl` entry of a checkpoint."""
+    """Return the `difftalk_pl` entry of a checkpoint, with configurations as plain values."""
+    config = {name: plain(value) if is_dataclass(value) else value for name, value in config.items()}
     content: dict[str, Any] = {"format": FORMAT, "stage": stage, "config": config}
     if codec is not None:
         content["codec"] = {"config": codec.config, "state": codec.state}
@@ -210,10 +213,9 @@ def read_weights(path: Path) -> Weights:
 
 def _read_checkpoint(path: Path) -> Weights:
     checkpoint = read_file(path)
-    if not isinstance(checkpoint, dict) or ENTRY not in checkpoint:
-        raise UserError(f"{path}: no checkpoint of difftalk_pl; import-checkpoint takes published ones")
+    if not isinstance(checkpoint, dict) or checkpoint.get(ENTRY, {}).get("format") != FORMAT:
+        raise UserError(f"{path}: no checkpoint of this version of difftalk_pl; import-checkpoint takes published ones")
     content, data = checkpoint[ENTRY], checkpoint.get(DATA_ENTRY, {})
-    _check_format(path, content)
     stage, config, codec = content["stage"], dict(content["config"]), content.get("codec")
     if stage == "diffusion" and data:
         config["data"] = {each.name: data[each.name] for each in fields(DataContract)}
@@ -229,17 +231,13 @@ def _read_folder(path: Path) -> Weights:
         state = load_file(path / MODEL_FILE)
     except (ValueError, OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable model folder ({error}); make it with export") from error
-    _check_format(path, content)
+    if content.get("format") != FORMAT or content.get("stage") not in KINDS:
+        raise UserError(f"{path}: format {content.get('format')}, this version reads {FORMAT}")
     codec = _read_folder(path / INSIDE) if content["stage"] == "diffusion" else None
     weights = Weights(content["stage"], content["config"], _floats(state), codec, path, content.get("origin", ""))
     if weights.hash != content["hash"]:
         raise UserError(f"{path}: {MODEL_FILE} does not belong to config.json; export it again")
     return weights
-
-
-def _check_format(path: Path, content: Mapping[str, Any]) -> None:
-    if content.get("format") != FORMAT or content.get("stage") not in KINDS:
-        raise UserError(f"{path}: format {content.get('format')}, this version reads {FORMAT}")
 
 
 def _is_ours(folder: Path) -> bool:

@@ -69,7 +69,7 @@ def test_stage_one_trains_on_two_ranks_as_on_one(runner):
     """The discriminator's share is tiny, since its batch normalisation sees the batch of one rank."""
     model = {
         "adversarial": {"weight": 1e-30, "filters": 8, "layers": 1},
-        "codebook": {"warmup": 1, "vectors": 256, "update": "ema", "revive_after": 1},
+        "codebook": {"update": "ema"},
     }
     trainer = {"max_steps": 4, "val_check_interval": 4, "limit_val_batches": 1.0}
     over = {"model": {"init_args": model}, "trainer": trainer, "data": {"val_frames": 7}}

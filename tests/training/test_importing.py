@@ -21,10 +21,9 @@ from difftalk_pl.models.denoiser import DenoiserConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.training import published
 from difftalk_pl.training.codec import LatentCodec
-from difftalk_pl.training.contract import DataContract
 from difftalk_pl.training.importing import import_checkpoint, open_weights
 from difftalk_pl.training.unpickling import read_file
-from difftalk_pl.training.weights import read_weights
+from difftalk_pl.training.weights import DataContract, read_weights
 from tests.models.conftest import GOLDEN, Oracle
 from tests.published import (
     DENOISER,
