@@ -94,11 +94,11 @@ def _draw_poses(rng: np.random.Generator, opening: np.ndarray, width: np.ndarray
     times = np.arange(len(opening)) / FPS
     x, y = 0.5 + 0.018 * _drift(rng, times), 0.42 + 0.012 * _drift(rng, times)
     scale, angle = 1.2 + 0.03 * _drift(rng, times), 0.06 * _drift(rng, times)
-    right, down = 0.035 * _drift(rng, times), 0.015 * _drift(rng, times)
+    gaze_u, gaze_v = 0.035 * _drift(rng, times), 0.015 * _drift(rng, times)
     blinks = np.cumsum(0.8 + rng.exponential(BLINK_EVERY - 0.8, size=2 + int(times[-1])))
     lids = np.clip(np.min(np.abs(times[:, None] - blinks), axis=1) / (0.5 * BLINK_SECONDS), 0, 1)
-    tracks = np.stack([x, y, scale, angle, opening, width, lids, right, down], axis=1).tolist()
-    return [Pose(*values, (right, down)) for *values, right, down in tracks]
+    tracks = np.stack([x, y, scale, angle, opening, width, lids, gaze_u, gaze_v], axis=1)
+    return [Pose(*row) for row in tracks.tolist()]
 
 
 def _drift(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:

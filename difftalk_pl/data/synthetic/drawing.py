@@ -144,7 +144,7 @@ def _draw_head(canvas: Canvas, who: Identity, pose: Pose) -> None:
 def _draw_eye(canvas: Canvas, who: Identity, pose: Pose, side: float) -> None:
     """Eyeball, iris, pupil, a glint, the upper lid's line, brow, and glasses."""
     u, (ru, rv), is_open = side * EYE_U * who.eye_distance, geometry.eye_radii(who, pose), pose.lids > 0.15
-    ball, x, y = ellipse(u, 0, ru, max(rv, 0.012)), u + pose.gaze[0], pose.gaze[1]
+    ball, x, y = ellipse(u, 0, ru, max(rv, 0.012)), u + pose.gaze_u, pose.gaze_v
     canvas.oval(u, -0.02, 0.24, 0.14, _shade(who.skin, 0.84), 0.7, soft=0.16)
     canvas.oval(u, 0, ru, max(rv, 0.012), EYE_WHITE if is_open else _shade(who.skin, 0.6))
     if is_open:

@@ -54,7 +54,8 @@ class Pose(NamedTuple):
     opening: float = 0.0
     width: float = 0.0
     lids: float = 1.0
-    gaze: tuple[float, float] = (0.0, 0.0)
+    gaze_u: float = 0.0
+    gaze_v: float = 0.0
 
 
 class Mouth(NamedTuple):
