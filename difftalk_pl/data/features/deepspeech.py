@@ -15,6 +15,7 @@ from difftalk_pl.data.features.frozen_graph import read_constants
 from difftalk_pl.data.features.kinds import FeatureModel, SpeechModels
 from difftalk_pl.data.features.mfcc import COEFFICIENTS, coefficients
 from difftalk_pl.data.features.windows import steps_of
+from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError
 
 MFCC_STEP = 160  # samples: 10 ms
@@ -98,7 +99,7 @@ def open_kind(kind: str, models: SpeechModels) -> DeepSpeechFeatures:
     """Open the kind. Raises UserError if there is no graph of DeepSpeech 0.1.0."""
     if models.deepspeech is None:
         raise UserError(f"features {kind} need --deepspeech FILE; {REMEDY}")
-    return DeepSpeechFeatures(models.deepspeech, models.torch_device())
+    return DeepSpeechFeatures(models.deepspeech, choose_device(models.device))
 
 
 def deepspeech_input(samples: np.ndarray) -> np.ndarray:

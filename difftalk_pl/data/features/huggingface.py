@@ -18,6 +18,7 @@ from torch import Tensor
 
 from difftalk_pl.data.features.kinds import FeatureModel, SpeechModels
 from difftalk_pl.data.features.windows import STEP, steps_of
+from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError
 
 EXAMPLES = {"wav2vec2": "facebook/wav2vec2-base-960h", "hubert": "facebook/hubert-base-ls960"}
@@ -40,7 +41,11 @@ class SpeechModelFeatures:
         if (model := models.speech_model) is None:
             raise UserError(f"features {kind} need --speech_model: a model's folder or hub name, {EXAMPLES[kind]}")
         network, self.normalize = _load(kind, model)
-        self.name, self.network, self.last = kind, network.to(models.torch_device()), network.config.num_hidden_layers
+        self.name, self.network, self.last = (
+            kind,
+            network.to(choose_device(models.device)),
+            network.config.num_hidden_layers,
+        )
         self.layer = self.last if models.speech_layer is None else models.speech_layer
         if not 0 <= self.layer <= self.last:
             raise UserError(f"--speech_layer {self.layer}: {model} has layers 0 to {self.last}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -21,7 +21,6 @@ KINDS = {  # name -> module
     "hubert": "difftalk_pl.data.features.huggingface",
 }
 OPTIONS = {"deepspeech": "deepspeech", "wav2vec2": "speech_model", "hubert": "speech_model"}  # fields of SpeechModels
-SHOWN = 12  # hexadecimal digits of a hash in messages
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class FeatureModel:
     channels: int
 
     def __str__(self) -> str:
-        return f"{self.name} (sha256 {self.sha256[:SHOWN]}…)"
+        return f"{self.name} (sha256 {self.sha256[:12]}…)"
 
 
 class FeatureKind(Protocol):
@@ -63,12 +62,6 @@ class SpeechModels:
     speech_model: str | None = None
     speech_layer: int | None = None
     device: str = "auto"
-
-    def torch_device(self) -> Any:
-        """Return the torch.device that `device` means on this machine."""
-        import torch
-
-        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device)
 
 
 def check_kinds(features: Sequence[str] | str) -> tuple[str, ...]:
