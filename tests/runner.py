@@ -78,8 +78,7 @@ TRAINER = {
             "class_path": f"{CALLBACKS}checkpoints.LastCheckpoint",
             "init_args": {"dirpath": "${run}/checkpoints", "every_n_train_steps": 500},
         },
-        {"class_path": f"{CALLBACKS}samples.SampleImages"},
-        {"class_path": f"{CALLBACKS}evaluation.Evaluation", "init_args": {"every": 0, "faces": False}},
+        {"class_path": f"{CALLBACKS}evaluation.Evaluation", "init_args": {"lpips": None, "faces": False}},
         {"class_path": f"{CALLBACKS}media.EvaluationMedia"},
         {"class_path": f"{CALLBACKS}predictions.PredictionVideos"},
     ],
@@ -125,6 +124,7 @@ class Runner:
             "trainer": TRAINER,
             "data": {
                 "root": str(self.data),
+                "val_clips": 0,
                 "split": {"val": ["synthetic_002"], "test": ["synthetic_003"]},
                 "loading": {"batch_size": 4, "eval_batch_size": 4, "workers": 0},
             },

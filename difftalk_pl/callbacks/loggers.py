@@ -1,4 +1,4 @@
-"""Loggers that know the run's folder."""
+"""A W&B logger that knows the run's folder."""
 
 import os
 from pathlib import Path
@@ -15,13 +15,13 @@ ID_FILE = "wandb_id.txt"
 
 
 class RunWandbLogger(WandbLogger):
-    """One run of W&B for one run folder: `fit` that goes on, `validate` and `test` log where the first `fit` did.
+    """One run of W&B for one run folder: a resumed `fit`, `validate` and `test` log where the first `fit` did.
 
-    The id lies in SAVE_DIR/wandb_id.txt. `id`, `version` and the variable WANDB_RUN_ID, which sweeps set, come first.
-    Takes WandbLogger's arguments.
+    The id is kept in SAVE_DIR/wandb_id.txt. `id`, `version` and the variable WANDB_RUN_ID, which sweeps set, come
+    first. Takes WandbLogger's arguments.
 
     Attributes:
-        resumed: whether the folder's run was there before; false until it is opened.
+        resumed: whether the folder's run existed before; false until it is opened.
     """
 
     resumed = False
@@ -29,7 +29,7 @@ class RunWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Union["Run", "RunDisabled"]:
-        """Opened by the first process alone, when it is first asked for."""
+        """Open the run when it is first asked for, in the first process alone."""
         if self._experiment is not None:
             return self._experiment
         file = Path(self._wandb_init["dir"]) / ID_FILE
@@ -40,7 +40,5 @@ class RunWandbLogger(WandbLogger):
         self.resumed = opened.id == known
         if not self.resumed and not opened.disabled:
             file.parent.mkdir(parents=True, exist_ok=True)
-            aside = file.with_name(f".{ID_FILE}.tmp")
-            aside.write_text(f"{opened.id}\n", encoding="utf-8")
-            aside.replace(file)
+            file.write_text(f"{opened.id}\n", encoding="utf-8")
         return opened

@@ -1,126 +1,98 @@
-"""Something to look at of every evaluation: sheets, videos with sound, curves and maps, in RUN/samples and on W&B."""
+"""Contact sheets, videos with sound and offset curves of an evaluation, in RUN/samples and on W&B."""
 
-from collections.abc import Mapping
-from itertools import pairwise
+import logging
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 
-from difftalk_pl.callbacks.plots import codebook_use, difference_maps, offset_curves
-from difftalk_pl.callbacks.publishing import log_step
-from difftalk_pl.callbacks.sheets import contact_sheet, save_picture, side_by_side
-from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
+from difftalk_pl.callbacks.evaluation import evaluation_of, log_step
+from difftalk_pl.callbacks.sheets import contact_sheet, offset_curves, save_picture, side_by_side
 from difftalk_pl.data.features.windows import FPS, RATE
-from difftalk_pl.evaluation.judge import ClipScore
-from difftalk_pl.evaluation.judging import Shown
+from difftalk_pl.data.pixels import to_pixels
+from difftalk_pl.errors import UserError
+from difftalk_pl.evaluation.clip_scores import split_by_clip
 from difftalk_pl.media.writer import write_video
 
-VIDEOS = ("videos",)
+log = logging.getLogger(__name__)
+
+INPUTS = ("masked", "reference")  # beside the methods on a sheet
+PREFIXES = {"test": "test", "validate": "val"}
+Frames = dict[str, list[np.ndarray]]  # by method, or row of a sheet
 
 
 class EvaluationMedia(L.Callback):
-    """Shows the first clips that the first process judges. Files are called test_CLIP, val_CLIP or, while fit runs,
-    STEP_CLIP; on W&B they lie under SIDE/sheets, SIDE/videos, SIDE/sync, SIDE/differences and SIDE/codebook.
+    """Shows the first clips of the first process. Files are called test_CLIP, val_CLIP or, while fit runs, STEP_CLIP;
+    on W&B they are under SIDE/sheets, SIDE/videos and SIDE/sync.
 
     Args:
         clips: how many.
-        columns: moments of a contact sheet.
-        every: frames between them.
-        seconds: of the videos and of the differences, from the clip's beginning.
+        columns: frames of a contact sheet.
+        every: distance between them.
+        seconds: of the videos, from the clip's beginning.
     """
 
     def __init__(self, clips: int = 2, columns: int = 16, every: int = 2, seconds: float = 4.0) -> None:
-        self.clips, self.columns, self.every, self.seconds = clips, columns, every, seconds
-        self.folder, self.prefix = Path(), ""
-        self.files: dict[str, list[Path]] = {}
-        self.shown: dict[str, _ShownClip] = {}
-        self.counts: np.ndarray | None = None
+        self.clips, self.columns, self.every, self.frames = clips, columns, every, round(seconds * FPS)
+        self.shown: dict[str, tuple[Frames, Frames]] = {}  # of a clip its sheet and its video
 
-    def begin(self, trainer: L.Trainer) -> None:
-        """An evaluation begins."""
-        names = {"test": "test", "validate": "val"}
-        self.folder = Path(trainer.default_root_dir) / "samples"
-        self.prefix = names.get(str(trainer.state.fn and trainer.state.fn.value), f"{trainer.global_step:07d}")
-        codes = getattr(trainer.lightning_module, "codes", None)
-        self.counts = None if codes is None else np.zeros(codes, np.int64)
-        self.files, self.shown = {}, {}
+    def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
+        self._add(trainer, outputs, batch)
 
-    def on_clip_start(self, clip: Clip, frames: int) -> None:
-        if clip.name in self.shown or len(self.shown) < self.clips:
-            moments = range(0, self.columns * self.every, self.every)
-            self.shown[clip.name] = _ShownClip(clip.name, moments, round(self.seconds * FPS))
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if dataloader_idx == 1 and not trainer.sanity_checking:
+            self._add(trainer, outputs, batch)
 
-    def on_clip_frames(self, name: str, shown: Shown) -> None:
-        if name in self.shown:
-            self.shown[name].add(shown)
-        if self.counts is not None:
-            self.counts += np.bincount(shown.codes.ravel(), minlength=len(self.counts))
-
-    def on_clip_end(self, name: str, samples: np.ndarray, scores: Mapping[str, ClipScore]) -> None:
-        if name not in self.shown:
+    def _add(self, trainer: L.Trainer, outputs: Any, batch: Any) -> None:
+        """Keep the frames that will be shown."""
+        longest = max(self.frames, self.columns * self.every)
+        if outputs is None or not trainer.is_global_zero or min(batch["window"]["frame"]) >= longest:
             return
-        clip, self.shown[name] = self.shown[name], _ShownClip(name, range(0), 0)  # its frames need no memory any more
-        stem = f"{self.prefix}_{clip.name}"
-        self._save("sheets", f"{stem}.png", contact_sheet(list(clip.sheet.items())))
-        self._save("differences", f"{stem}_differences.png", difference_maps(clip.differences(), clip.name))
-        curves = {method: score.curve for method, score in scores.items() if score.curve is not None}
-        if curves:
-            self._save("sync", f"{stem}_sync.png", offset_curves(curves, f"{clip.name}: offset by SyncNet"))
-        video, frames = self.folder / f"{stem}.mp4", clip.frames
-        sound = samples[: frames * SAMPLES_PER_FRAME]
-        write_video(video, side_by_side(clip.methods), fps=FPS, audio=sound, rate=RATE)
-        self.files.setdefault("videos", []).append(video)
+        inputs = {name: to_pixels(batch["window"][name]) for name in INPUTS if name in batch["window"]}
+        for part in split_by_clip(batch["window"], outputs):
+            if part.clip not in self.shown and len(self.shown) == self.clips:
+                continue
+            sheet, video = self.shown.setdefault(part.clip, (defaultdict(list), defaultdict(list)))
+            for name, frames in (part.methods | {name: one[part.rows] for name, one in inputs.items()}).items():
+                chosen = [frame for number, frame in enumerate(frames, part.first) if number % self.every == 0]
+                sheet[name] += chosen[: self.columns - len(sheet[name])]
+            for name, frames in part.methods.items():
+                video[name] += list(frames)[: self.frames - len(video[name])]
 
-    def publish(self, trainer: L.Trainer, side: str) -> None:
-        """Hand the files to W&B."""
-        if self.counts is not None and self.counts.any():
-            name = f"{self.prefix}_codebook.png"
-            self._save("codebook", name, codebook_use(self.counts, "codebook on the true frames"))
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the files and hand them to W&B. A full disk costs pictures alone."""
+        command = str(trainer.state.fn.value)  # type: ignore[union-attr]
+        stem = Path(trainer.default_root_dir) / "samples" / PREFIXES.get(command, f"{trainer.global_step:07d}")
+        files: dict[str, list[Path]] = defaultdict(list)
+        try:
+            for clip, (sheet, video) in self.shown.items():
+                self._write(trainer, clip, sheet, video, f"{stem}_{clip}", files)
+        except (UserError, OSError) as error:
+            log.warning("pictures of the evaluation are missing: %s", error)
+        self.shown = {}
         for logger in (each for each in trainer.loggers if isinstance(each, WandbLogger)):
-            for kind, files in self.files.items():
-                paths = [str(path) for path in files]
-                captions = [path.stem for path in files]
-                log = logger.log_video if kind in VIDEOS else logger.log_image
-                log(f"{side}/{kind}", paths, step=log_step(trainer), caption=captions)
+            for kind, paths in files.items():
+                log_media = logger.log_video if kind == "videos" else logger.log_image
+                key = f"{command if command in PREFIXES else 'val'}/{kind}"
+                captions = [path.stem for path in paths]
+                log_media(key, list(map(str, paths)), step=log_step(trainer), caption=captions)
 
-    def _save(self, kind: str, name: str, picture: np.ndarray) -> None:
-        self.files.setdefault(kind, []).append(save_picture(self.folder / name, picture))
+    on_validation_end = on_test_end
 
-
-class _ShownClip:
-    """Frames of one clip that will be shown.
-
-    Args:
-        moments: frames of the sheet.
-        longest: frames of the video.
-    """
-
-    def __init__(self, name: str, moments: range, longest: int) -> None:
-        self.name, self.moments, self.longest = name, moments, longest
-        self.sheet: dict[str, list[np.ndarray]] = {}
-        self.methods: dict[str, list[np.ndarray]] = {}
-
-    @property
-    def frames(self) -> int:
-        return len(next(iter(self.methods.values())))
-
-    def add(self, shown: Shown) -> None:
-        true, *others = shown.methods.items()
-        for name, frames in [true, *shown.inputs.items(), *others]:
-            chosen = [frame for number, frame in enumerate(frames, shown.first) if number in self.moments]
-            self.sheet.setdefault(name, []).extend(chosen)
-        for name, frames in shown.methods.items():
-            kept = self.methods.setdefault(name, [])
-            kept.extend(frames[: max(self.longest - len(kept), 0)])
-
-    def differences(self) -> dict[str, np.ndarray]:
-        """Mean absolute difference of adjacent frames, (H, W), by method."""
-        maps = {}
-        for name, frames in self.methods.items():
-            total = np.zeros(frames[0].shape[:2])
-            for one, other in pairwise(frames):
-                total += np.abs(one.astype(np.float32) - other).mean(-1)
-            maps[name] = total / max(len(frames) - 1, 1)
-        return maps
+    def _write(
+        self, trainer: L.Trainer, clip: str, sheet: Frames, video: Frames, stem: str, files: dict[str, list[Path]]
+    ) -> None:
+        files["sheets"].append(save_picture(Path(f"{stem}.png"), contact_sheet(list(sheet.items()))))
+        result = getattr(evaluation_of(trainer), "result", None)
+        found = {} if result is None else {name: scores.get(clip) for name, scores in result.scores.items()}
+        if curves := {name: score.curve for name, score in found.items() if score is not None and score.curve}:
+            files["sync"].append(offset_curves(Path(f"{stem}_sync.png"), curves, f"{clip}: offset by SyncNet"))
+        clips = {each.name: each for each, _ in trainer.datamodule.evaluation_clips}
+        sound = clips[clip].audio(0, len(next(iter(video.values()))))
+        write_video(f"{stem}.mp4", side_by_side(video), fps=FPS, audio=sound, rate=RATE)
+        files["videos"].append(Path(f"{stem}.mp4"))

@@ -1,8 +1,8 @@
-"""What `predict` writes: every test clip as a video with its sound, drawn and marked as `animate` draws and marks."""
+"""What `predict` writes: every test clip as a video with its sound, marked as generated."""
 
 import json
 import logging
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,69 +11,69 @@ import numpy as np
 
 from difftalk_pl import __version__
 from difftalk_pl.animate.watermark import Watermark
-from difftalk_pl.data.dataset import WindowDataset
 from difftalk_pl.data.features.windows import RATE
 from difftalk_pl.errors import UserError
-from difftalk_pl.generation.drawing import draw
+from difftalk_pl.evaluation.clip_scores import split_by_clip
 from difftalk_pl.media.writer import TAG, write_video
-from difftalk_pl.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
 
 class PredictionVideos(L.Callback):
-    """Draws the clips of the test side whole, each by one process, and writes RUN/predictions/NAME.mp4. A clip that
-    cannot be read costs itself alone.
+    """Writes the frames that the predict step returns to RUN/predictions/NAME.mp4, marked as generated.
 
     Args:
-        watermark: mark all frames as generated.
+        watermark: mark all frames invisibly, too.
     """
 
     def __init__(self, watermark: bool = True) -> None:
         self.watermark = watermark
 
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Raises UserError where clips failed: how many, after all have had their turn."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        windows: WindowDataset = data.evaluated
-        own, failed = data.own_clips(windows), 0
-        for number in own:
-            name = windows.clips[number].name
-            try:
-                self._write(trainer, pl_module, windows, number)
-            except (UserError, OSError) as error:
-                failed += 1
-                log.error("%s: not written: %s", name, error)
-        if failed:
-            raise UserError(f"{failed} of {len(own)} clips could not be drawn, see above")
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.predict_loop.return_predictions = False  # Lightning would keep all frames in memory
+        self.clips = {clip.name: (clip, frames) for clip, frames in trainer.datamodule.evaluation_clips}
+        self.files: dict[str, tuple[Any, list[int]]] = {}  # frames of the clips that are generated, and their shape
+        self.failed: set[str] = set()
 
-    def _write(self, trainer: L.Trainer, pl_module: Any, windows: WindowDataset, number: int) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        clip, places = windows.clips[number], windows.indices(number)
-        samples = clip.audio(0, len(places))
-        squares = draw(
-            pl_module.generator(),
-            windows,
-            [places],
-            pl_module.device,
-            data.loading.eval_batch_size,
-            data.loading.workers,
-            trainer.precision_plugin.forward_context,
-        )
+    def on_predict_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
+        """Collect frames in a file, so that memory does not grow, and write the video after a clip's last frame."""
+        for name, reason in batch["failed"].items():
+            self._fail(name, reason)
+        for part in () if outputs is None else split_by_clip(batch["window"], outputs):
+            frames = part.methods[pl_module.method]
+            if part.clip in self.failed:
+                continue
+            if not outputs[pl_module.method][part.rows].isfinite().all():
+                self._fail(part.clip, f"the model gives numbers that are not finite, from frame {part.first}")
+                continue
+            if part.clip not in self.files:
+                self.files[part.clip] = tempfile.TemporaryFile(), [0, *frames.shape[1:]]  # noqa: SIM115
+            file, shape = self.files[part.clip]
+            file.write(frames.tobytes())
+            shape[0] += len(frames)
+            if shape[0] == self.clips[part.clip][1]:
+                self._write(trainer, part.clip, pl_module.weights_hash())
+
+    def _write(self, trainer: L.Trainer, name: str, model: str) -> None:
+        file, shape = self.files.pop(name)
+        file.flush()
+        frames, mark = np.memmap(file, np.uint8, "r", shape=tuple(shape)), Watermark(model)
+        marked = (mark.mark(frame) if self.watermark else frame for frame in frames)
+        about = {"generated": True, "by": f"difftalk_pl {__version__}", "model": model, "watermark": self.watermark}
         folder = Path(trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
-        model = pl_module.weights_hash()
-        about = {"generated": True, "by": f"difftalk_pl {__version__}", "model": model, "watermark": self.watermark}
-        with progress_bar(transient=True) as bar:
-            task = bar.add_task(clip.name, total=len(places))
-            frames = (square.generated for square in squares)
-            shown = _told(frames, lambda: bar.advance(task))
-            mark = Watermark(model)
-            marked = (mark.mark(frame) for frame in shown) if self.watermark else shown
-            write_video(folder / f"{clip.name}.mp4", marked, audio=samples, rate=RATE, tags={TAG: json.dumps(about)})
+        try:
+            sound = self.clips[name][0].audio(0, len(frames))
+            write_video(folder / f"{name}.mp4", marked, audio=sound, rate=RATE, tags={TAG: json.dumps(about)})
+        except (UserError, OSError) as error:
+            self._fail(name, str(error))
 
+    def _fail(self, name: str, reason: str) -> None:
+        log.error("%s: not written: %s", name, reason)
+        self.files.pop(name, None)
+        self.failed.add(name)
 
-def _told(frames: Iterator[np.ndarray], advance: Any) -> Iterator[np.ndarray]:
-    for frame in frames:
-        yield frame
-        advance()
+    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Raise UserError where clips failed, after all others are written."""
+        if self.failed:
+            raise UserError(f"{len(self.failed)} of {len(self.clips)} clips could not be generated, see above")

@@ -1,4 +1,4 @@
-"""Contact sheets: frames side by side, one row a method, over time."""
+"""Pictures of an evaluation: contact sheets, videos side by side, offset curves of SyncNet."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ LABEL_HEIGHT = 14
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]], scale: int = 1) -> np.ndarray:
-    """Rows of equally large (H, W, 3) uint8 frames, each row under its name -> one (H', W', 3) uint8 picture."""
+    """Arrange rows of equally large (H, W, 3) uint8 frames, each under its name, in one (H', W', 3) uint8 picture."""
     height, width = (side * scale for side in rows[0][1][0].shape[:2])
     columns = max(len(frames) for _, frames in rows)
     sheet = Image.new("RGB", (columns * (width + 2), len(rows) * (height + LABEL_HEIGHT)), "white")
@@ -32,13 +32,33 @@ def save_picture(path: Path, picture: np.ndarray) -> Path:
 
 
 def side_by_side(rows: Mapping[str, Sequence[np.ndarray]], side: int = 192) -> Iterator[np.ndarray]:
-    """Frames of several methods as those of one video, each under its name; small ones are enlarged by a whole number.
+    """Yield (H, W, 3) uint8 frames of several methods as those of one video, each under its name.
 
     Args:
-        rows: (H, W, 3) uint8 frames of equal sizes and numbers, by method.
-        side: pixels that a frame should have at least.
+        side: pixels that a frame should have at least; smaller ones are enlarged by a whole number.
     """
     scale = max(-(-side // next(iter(rows.values()))[0].shape[0]), 1)
     for frames in zip(*rows.values()):
         tiles = [contact_sheet([(name, [frame])], scale) for name, frame in zip(rows, frames)]
         yield np.concatenate(tiles, axis=1)
+
+
+def offset_curves(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> Path:
+    """Plot SyncNet's mean distance at every shift, one line a method, its best shift marked, and write a PNG.
+
+    Args:
+        curves: 2 S + 1 distances each; entry k is speech moved by k - S frames.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    for method, curve in curves.items():
+        offsets = len(curve) // 2 - np.arange(len(curve))  # as the scores count: negative where speech is late
+        best = int(np.argmin(curve))
+        line, *_ = axes.plot(offsets, curve, label=f"{method}: {offsets[best]:+d}")
+        axes.plot(offsets[best], curve[best], "o", color=line.get_color())
+    axes.set(xlabel="offset, frames", ylabel="mean distance", title=title)
+    axes.legend()
+    figure.savefig(path)
+    return path

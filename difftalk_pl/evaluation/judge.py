@@ -1,20 +1,20 @@
-"""All measures of a clip: what test, validation and the command `score` have in common.
+"""All measures of a clip, for test, validation and the command `score`.
 
-A clip is judged while its frames go by, for all methods at once, so that memory does not grow with its length.
+A clip is measured while its frames go by, for all methods at once, so that its length does not matter for memory.
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from difftalk_pl.data.lip_sync import SyncCrop
-from difftalk_pl.evaluation.frames import DATA_RANGE
-from difftalk_pl.evaluation.method_judge import ALL, DESCRIBED, LOOKED_AT, MethodJudge, Tools, TrueChunk
+from difftalk_pl.evaluation.image import DATA_RANGE
+from difftalk_pl.evaluation.method_judge import DESCRIBED, LOOKED_AT, ClipScore, MethodJudge, Networks, TrueChunk
 from difftalk_pl.evaluation.sync_judge import SyncJudge
 from difftalk_pl.faces.detect import MeasuredFaces
 from difftalk_pl.models.perceptual import Network
@@ -26,6 +26,12 @@ log = logging.getLogger(__name__)
 GROUND_TRUTH = "ground truth"  # the true video as a method
 CHUNK = 16  # frames that are compared at a time
 LPIPS_OPTION = "`--trainer.callbacks+=Evaluation --trainer.callbacks.lpips={} --trainer.callbacks.lpips_weights=FILE`"
+DLIB = {
+    "by": "dlib: 68 points in boxes of the true video's landmarks; descriptors of the face recognition network",
+    "lmd": "mean over mouth points and frames, pixels of a 256 pixel frame",
+    "identity": f"mean cosine of descriptors, every {DESCRIBED} frames",
+    "jitter": "second difference over time, relative to the true video",
+}
 
 
 @dataclass
@@ -48,41 +54,13 @@ class Measuring:
     faces: bool = True
 
 
-class ClipScore(NamedTuple):
-    """Scores of one clip: null where a measure is undefined (infinite, or nothing to measure), or has failed.
-
-    values: by the names of `ALL`; failed: reasons by measure; curve: SyncNet's mean distance at every shift.
-    """
-
-    values: dict[str, float | None]
-    failed: dict[str, str]
-    curve: list[float] | None = None
-
-    @classmethod
-    def nothing(cls, reason: str) -> "ClipScore":
-        """Of a clip that could not be judged at all."""
-        return cls(dict.fromkeys(ALL), dict.fromkeys(ALL, reason))
-
-
-class ClipFacts(NamedTuple):
-    """What is known of a clip before its first frame.
-
-    name: for messages; frames: T; landmarks: (T, 68, 2) of the true video, fractions of the side, or None.
-    """
-
-    name: str
-    frames: int
-    size: int
-    landmarks: np.ndarray | None
-
-
 class Judge:
     """Scores generated clips against true ones. Frames are 8-bit, as anybody's video has them.
 
     Args:
         measuring: what.
         device: of the networks.
-        speaks: warns of missing weights; of several processes one should.
+        warn: about missing weights; of several processes one should.
         lpips_option: how the user of this program names a file for LPIPS.
 
     Raises:
@@ -90,82 +68,91 @@ class Judge:
     """
 
     def __init__(
-        self, measuring: Measuring, device: torch.device, speaks: bool = True, lpips_option: str = LPIPS_OPTION
+        self, measuring: Measuring, device: torch.device, warn: bool = True, lpips_option: str = LPIPS_OPTION
     ) -> None:
-        distance, self.lpips_protocol = _open_lpips(measuring, device, speaks, lpips_option)
+        distance, self.lpips_protocol = _open_lpips(measuring, device, warn, lpips_option)
         sync = None if measuring.syncnet is None else SyncJudge(measuring.syncnet, measuring.sync_crop).to(device)
-        self.tools = Tools(device, distance, sync, MeasuredFaces() if measuring.faces else None)
+        self.networks = Networks(device, distance, sync, MeasuredFaces() if measuring.faces else None)
 
     def describe(self) -> dict[str, Any]:
-        """What these numbers have to be published with."""
-        faces = {
-            "by": "dlib: 68 points in boxes of the true video's landmarks; descriptors of the face recognition network",
-            "lmd": "mean over mouth points and frames, pixels of a 256 pixel frame",
-            "identity": f"mean cosine of descriptors, every {DESCRIBED} frames",
-            "jitter": "second difference over time, relative to the true video",
-        }
+        """Return what these numbers have to be published with."""
         return {
             "frames": "8 bit RGB",
             "data_range": DATA_RANGE,
             "ssim": "Gaussian window 11, sigma 1.5, mirrored at the border",
             "lpips": self.lpips_protocol,
-            "sync": None if self.tools.sync is None else self.tools.sync.describe(),
-            "faces": faces if self.tools.faces else None,
+            "sync": None if self.networks.sync is None else self.networks.sync.describe(),
+            "faces": DLIB if self.networks.faces else None,
         }
 
-    def open(self, facts: ClipFacts) -> "ClipJudge":
-        return ClipJudge(self.tools, facts)
+    def open(self, frames: int, size: int, landmarks: np.ndarray | None) -> "ClipJudge":
+        """Begin a clip.
+
+        Args:
+            frames: T, how many will come at most.
+            size: side of the frames in pixels.
+            landmarks: (T, 68, 2) of the true video, fractions of the side, or None.
+        """
+        return ClipJudge(self.networks, frames, size, landmarks)
 
 
 class ClipJudge:
     """One clip while its frames go by, in order."""
 
-    def __init__(self, tools: Tools, facts: ClipFacts) -> None:
-        self.tools, self.facts = tools, facts
+    def __init__(self, networks: Networks, frames: int, size: int, landmarks: np.ndarray | None) -> None:
+        self.networks, self.frames, self.size, self.landmarks = networks, frames, size, landmarks
         self.seen = 0
         self.methods: dict[str, MethodJudge] = {}
 
     def add(self, true: np.ndarray, generated: Mapping[str, np.ndarray], mask: np.ndarray | None) -> None:
-        """The next frames, (n, H, W, 3) uint8, of the true video and of every method; mask (n, H, W) bool is the
-        generated region. A method whose array is the true one itself is the ground truth."""
+        """Measure the next frames.
+
+        Args:
+            true: (n, H, W, 3) uint8.
+            generated: of every method; an array that is `true` itself is the ground truth.
+            mask: (n, H, W) bool, the generated region.
+        """
         for start in range(0, len(true), CHUNK):
             part = slice(start, start + CHUNK)
             chunk = self._chunk(true[part], None if mask is None else mask[part])
             for name, frames in generated.items():
                 if name not in self.methods:
-                    self.methods[name] = MethodJudge(self.tools, self.facts)
+                    self.methods[name] = MethodJudge(self.networks, self.frames, self.size, self.landmarks)
                 self.methods[name].add(chunk.true if frames is true else frames[part], chunk)
             self.seen += len(chunk.true)
 
     def _chunk(self, true: np.ndarray, mask: np.ndarray | None) -> TrueChunk:
-        """What all methods need of the true frames, made once."""
-        landmarks = self.facts.landmarks
-        known = None if landmarks is None else np.asarray(landmarks[self.seen : self.seen + len(true)])
-        chunk = TrueChunk(true, mask, known, self.seen)
-        if self.tools.faces is None or known is None:
-            return chunk
-        points = self.tools.faces.landmarks(true, known)
-        described = chunk.every(DESCRIBED)
-        descriptors = self.tools.faces.descriptors(true[described], points[described])
-        return chunk._replace(points=points, descriptors=descriptors, looked_at=chunk.every(LOOKED_AT))
+        """Prepare what all methods need of the true frames."""
+        numbers = self.seen + np.arange(len(true))
+        described, looked_at = (np.flatnonzero(numbers % every == 0) for every in (DESCRIBED, LOOKED_AT))
+        known = None if self.landmarks is None else np.array(self.landmarks[numbers])
+        points = descriptors = None
+        if (faces := self.networks.faces) is not None and known is not None:
+            points = faces.landmarks(true, known)
+            descriptors = faces.descriptors(true[described], points[described])
+        return TrueChunk(true, mask, known, described, looked_at, points, descriptors)
 
     def scores(self, samples: Mapping[str, np.ndarray | None]) -> dict[str, ClipScore]:
-        """By method. `samples` is the sound of each, (T * 640,) int16 at 16 kHz, or None where there is none."""
-        return {name: ClipScore(*method.scores(samples[name])) for name, method in self.methods.items()}
+        """Return the scores by method, of the frames that came.
+
+        Args:
+            samples: the sound of each, (frames * 640,) int16 at 16 kHz, or None where there is none.
+        """
+        return {name: method.score(samples[name]) for name, method in self.methods.items()}
 
 
-def _open_lpips(measuring: Measuring, device: torch.device, speaks: bool, option: str):
-    """Published weights may be absent, a file that was named may not."""
+def _open_lpips(
+    measuring: Measuring, device: torch.device, warn: bool, option: str
+) -> tuple[PerceptualDistance | None, dict[str, Any] | None]:
+    """Open LPIPS and describe it. Published weights may be absent, a file that was named may not."""
     if measuring.lpips is None:
         return None, None
     try:
-        distance = PerceptualDistance(measuring.lpips, measuring.lpips_weights, option.format(measuring.lpips)).to(
-            device
-        )
+        distance = PerceptualDistance(measuring.lpips, measuring.lpips_weights, option.format(measuring.lpips))
     except MissingWeights as missing:
         if measuring.lpips_weights is not None:
             raise
-        if speaks:
+        if warn:
             log.warning("LPIPS is not measured: %s", missing)
-        return None, {"network": measuring.lpips, "not_measured": f"no weights of {measuring.lpips}"}  # on any machine
-    return distance, {**distance.describe(), "mouth": "mean of the distance map where the mask is 1"}
+        return None, {"network": measuring.lpips, "not_measured": f"no weights of {measuring.lpips}"}
+    return distance.to(device), {**distance.describe(), "mouth": "mean of the distance map where the mask is 1"}

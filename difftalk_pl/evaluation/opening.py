@@ -1,11 +1,7 @@
 """How far the mouth is open, seen in the picture and known from landmarks."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
-
-from difftalk_pl.evaluation.rows import RowMetric
 
 UPPER_INNER_LIP, LOWER_INNER_LIP = 62, 66
 NOSE_BASE, RIGHT_EYE, LEFT_EYE = slice(31, 36), slice(36, 42), slice(42, 48)
@@ -16,15 +12,15 @@ DARK = 0.6  # of the window's median luminance: darker than this is the inside o
 
 
 def true_opening(landmarks: Tensor) -> Tensor:
-    """(B, 68, 2) -> (B,): distance of the inner lips, in distances from eyes to nose."""
+    """Return the distance of the inner lips, (B, 68, 2) -> (B,), in distances from eyes to nose."""
     gap = (landmarks[:, LOWER_INNER_LIP] - landmarks[:, UPPER_INNER_LIP]).norm(dim=-1)
     return gap / _face(landmarks)[2].norm(dim=-1)
 
 
 def dark_opening(image: Tensor, landmarks: Tensor) -> Tensor:
-    """Share of a window around the mouth that is as dark as the inside of a mouth.
+    """Return the share of a window around the mouth that is as dark as the inside of a mouth.
 
-    The window hangs on eyes and nose alone, so that it tells nothing of the true mouth.
+    The window is placed by eyes and nose alone, so that it does not depend on the true mouth.
 
     Args:
         image: (B, 3, H, W) in [-1, 1].
@@ -41,7 +37,7 @@ def dark_opening(image: Tensor, landmarks: Tensor) -> Tensor:
 
 
 def _face(landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Between the eyes, (B, 2); unit vector across the face; vector from between the eyes to the nose's base."""
+    """Return the point between the eyes, (B, 2), the unit vector across the face, and the vector to the nose's base."""
     right, left = landmarks[:, RIGHT_EYE].mean(1), landmarks[:, LEFT_EYE].mean(1)
     across = (left - right) / (left - right).norm(dim=-1, keepdim=True).clamp(min=1e-6)
     between = (right + left) / 2
@@ -49,7 +45,7 @@ def _face(landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _window(landmarks: Tensor, size: int) -> Tensor:
-    """(B, size, size) bool: the upright box around the mouth in the face's axes."""
+    """Return (B, size, size) bool: the upright box around the mouth in the face's axes."""
     between, across, nose = (part * size for part in _face(landmarks))
     across = across / size
     down = torch.stack([-across[:, 1], across[:, 0]], dim=-1)
@@ -63,27 +59,6 @@ def _window(landmarks: Tensor, size: int) -> Tensor:
 
 
 def correlation(x: Tensor, y: Tensor) -> float:
-    """Pearson's correlation over time; nan where one of them does not move."""
+    """Return Pearson's correlation over time, which no constant offset or scale changes; nan for a constant input."""
     x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
     return float((x @ y) / (x.norm() * y.norm()))
-
-
-class OpeningCorrelation(RowMetric):
-    """How the opening seen in the generated frames follows that of the true landmarks, over all frames: 1 is together.
-
-    Pearson's correlation needs all frames at once, so two numbers of each are kept.
-    """
-
-    higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__({"openings": 2}, **kwargs)
-
-    def update(self, generated: Tensor, landmarks: Tensor) -> None:
-        """Frames (B, 3, H, W) in [-1, 1], and the true landmarks (B, 68, 2), fractions of the side."""
-        seen, known = dark_opening(generated, landmarks), true_opening(landmarks)
-        self.keep("openings", torch.stack([seen.double(), known.double()], dim=1))
-
-    def compute(self) -> Tensor:
-        seen, known = self.table("openings").unbind(1)
-        return torch.tensor(correlation(seen, known), dtype=torch.float64)

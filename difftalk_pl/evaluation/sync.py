@@ -4,13 +4,11 @@ The mean of the distance over clips is known as LSE-D, that of the confidence as
 cropped, and are comparable only between methods that are scored on the same crops.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, pairwise_distance
-
-from difftalk_pl.evaluation.rows import RowMetric
 
 LARGEST_SHIFT = 15  # frames, in both directions; as published
 EPSILON = 1e-6  # added to every difference, as published
@@ -31,17 +29,8 @@ class SyncScores(NamedTuple):
     curve: Tensor
 
 
-class MeanSync(NamedTuple):
-    """Means over clips of the fields of `SyncScores`: confidence is LSE-C, distance is LSE-D. nan without a clip."""
-
-    offset: float
-    confidence: float
-    distance: float
-    curve: Tensor
-
-
 def shifted_distances(lips: Tensor, audio: Tensor, largest_shift: int = LARGEST_SHIFT) -> Tensor:
-    """d[i][k] = ‖lips_i - audio_{i + k - s} + 1e-6‖ with s the largest shift, as published.
+    """Return d[i][k] = ‖lips_i - audio_{i + k - s} + 1e-6‖ with s the largest shift, as published.
 
     Beyond its ends the speech counts as zeros. They are part of the published scores, and of those of a clip of a
     second or two a good part.
@@ -63,27 +52,8 @@ def shifted_distances(lips: Tensor, audio: Tensor, largest_shift: int = LARGEST_
 
 
 def sync_scores(lips: Tensor, audio: Tensor, largest_shift: int = LARGEST_SHIFT) -> SyncScores:
-    """Scores of a clip from the embeddings of its windows, (N, C) each."""
+    """Return the scores of a clip from the embeddings of its windows, (N, C) each."""
     curve = shifted_distances(lips, audio, largest_shift).mean(dim=0)
     best = int(curve.argmin())
     distance = float(curve[best])
     return SyncScores(largest_shift - best, float(curve.median()) - distance, distance, curve)
-
-
-class LipSync(RowMetric):
-    """Means of `sync_scores` over clips, each of which counts alike; keeps the curve of every clip."""
-
-    def __init__(self, largest_shift: int = LARGEST_SHIFT, **kwargs: Any) -> None:
-        super().__init__({"curves": 2 * largest_shift + 1}, **kwargs)
-        self.largest_shift = largest_shift
-
-    def update(self, lips: Tensor, audio: Tensor) -> None:
-        """One clip: the embeddings of its windows, (N, C) each."""
-        self.keep("curves", shifted_distances(lips, audio, self.largest_shift).mean(dim=0, keepdim=True))
-
-    def compute(self) -> MeanSync:
-        curves = self.table("curves")
-        distance, best = curves.min(dim=1)
-        confidence = curves.median(dim=1).values - distance
-        offset = self.largest_shift - best.double()
-        return MeanSync(float(offset.mean()), float(confidence.mean()), float(distance.mean()), curves.mean(dim=0))

@@ -1,4 +1,4 @@
-"""SyncNet joined with its file, as a judge of clips that are too long to be held in memory."""
+"""SyncNet with its file, which measures clips chunk by chunk."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from difftalk_pl.evaluation.sync import LARGEST_SHIFT
 from difftalk_pl.models.pretrained import SYNCNET, MissingWeights, file_hash, read_tensors
 from difftalk_pl.models.syncnet import LIP_FRAMES, SyncNet, audio_stream
 from difftalk_pl.training.unpickling import read_file
-from difftalk_pl.training.weights import ENTRY, Weights, listed, load_into, read_weights, weights_hash
+from difftalk_pl.training.weights import ENTRY, listed, load_into, read_weights, weights_hash
 
 COUNTER = "num_batches_tracked"  # of batch normalisation; published without
 WINDOWS = 16  # embedded at a time
@@ -25,9 +25,7 @@ CROPS: dict[SyncCrop, str] = {
 
 
 class SyncJudge:
-    """A frozen SyncNet with its file.
-
-    It is no nn.Module on purpose, so that checkpoints, EMA, optimizers and DDP never see it.
+    """A frozen SyncNet with its file. It is no nn.Module, so that checkpoints, EMA, optimizers and DDP never see it.
 
     Args:
         path: the published syncnet_v2.model, or a checkpoint of SyncNetTraining, or a folder that export made of one.
@@ -44,7 +42,9 @@ class SyncJudge:
                 f"{self.path}: no weights of SyncNet. `python -m difftalk_pl fetch-weights syncnet` downloads the "
                 "published ones and says where they lie; a checkpoint of SyncNetTraining will do, too"
             )
-        self.network, self.origin = self._open()
+        content = None if self.path.is_dir() else read_file(self.path)
+        ours = content is None or (isinstance(content, Mapping) and ENTRY in content)
+        self.network, self.origin = self._open_ours() if ours else self._open_published()
         self.network.freeze()
 
     def __deepcopy__(self, memo: dict) -> "SyncJudge":
@@ -55,7 +55,7 @@ class SyncJudge:
         return self
 
     def describe(self) -> dict[str, Any]:
-        """What a number made with it has to be published with."""
+        """Return what a number made with it has to be published with."""
         return {
             **self.origin,
             "file": self.path.name,
@@ -67,83 +67,68 @@ class SyncJudge:
         }
 
     def open(self, landmarks: np.ndarray | None, frames: int, size: int) -> "SyncStream":
-        """A clip to be judged.
+        """Begin a clip.
 
         Args:
             landmarks: (T, 68, 2), fractions of the side; needed for face_crop.
-            frames: T, how many will come.
+            frames: T, how many will come at most.
             size: side of the frames in pixels.
         """
         if self.crop == "whole_frame":
-            return SyncStream(self.network, frames, None)
+            return SyncStream(self.network, None)
         if landmarks is None:
             raise UserError("no landmarks, and face_crop follows the face by them; whole_frame needs none")
-        if len(landmarks) != frames:
-            raise ValueError(f"{len(landmarks)} landmarks for {frames} frames")
-        return SyncStream(self.network, frames, crop_boxes(landmarks, size))
+        return SyncStream(self.network, crop_boxes(landmarks[:frames], size))
 
-    def _open(self) -> tuple[SyncNet, dict[str, Any]]:
-        """The network, and where its weights are from."""
-        if self.path.is_dir():
-            return self._trained_here(read_weights(self.path))
-        content = read_file(self.path)
-        if isinstance(content, Mapping) and ENTRY in content:
-            return self._trained_here(read_weights(self.path))
-        network = SyncNet()
-        state = read_tensors(self.path)
+    def _open_published(self) -> tuple[SyncNet, dict[str, Any]]:
+        network, state, digest = SyncNet(), read_tensors(self.path), file_hash(self.path)
         counters = {name: value for name, value in network.state_dict().items() if name.endswith(COUNTER)}
         load_into(network, counters | state, self.path)
-        digest = file_hash(self.path)
         published = digest == SYNCNET.sha256
         name = "published syncnet_v2" if published else "SyncNet of published size, another file"
         return network, {"network": name, "sha256": digest}
 
-    def _trained_here(self, weights: Weights) -> tuple[SyncNet, dict[str, Any]]:
+    def _open_ours(self) -> tuple[SyncNet, dict[str, Any]]:
+        weights = read_weights(self.path)
         network = weights.syncnet()
         if (trained := weights.config["crop"]) != self.crop:
-            raise UserError(
-                f"{self.path}: trained on {trained}, and {self.crop} is asked for; set sync_crop to {trained}"
-            )
+            raise UserError(f"{self.path}: trained on {trained}, not {self.crop}: set sync_crop to {trained}")
         people, label = weights.config["trained_on"], weights.config["data_label"]
         name = f"trained here on {len(people)} people: {listed(people)}" + (f" ({label})" if label else "")
         return network, {"network": name}
 
 
 class SyncStream:
-    """One clip on its way through the lip network; the last four frames are all that it keeps of the pixels.
+    """One clip on its way through the lip network; of the pixels it keeps the last four frames alone.
 
     Args:
         network: frozen.
-        frames: how many will come.
         boxes: (T, 4), where the face is cut, or None for whole frames.
     """
 
-    def __init__(self, network: SyncNet, frames: int, boxes: np.ndarray | None) -> None:
-        self.network, self.frames, self.boxes = network, frames, boxes
-        side = network.config.side
-        self.seen = 0
-        self._kept = np.empty((0, 3, side, side), np.uint8)
+    def __init__(self, network: SyncNet, boxes: np.ndarray | None) -> None:
+        self.network, self.boxes, self.seen = network, boxes, 0
+        self._kept = np.empty((0, 3, network.config.side, network.config.side), np.uint8)
         self._lips: list[Tensor] = []
 
     def add(self, frames: np.ndarray) -> None:
-        """The next frames, (n, H, W, 3) uint8 RGB; any number of them."""
-        if self.seen + len(frames) > self.frames:
-            raise ValueError(f"{self.seen + len(frames)} frames, and {self.frames} were announced")
-        boxes = None if self.boxes is None else self.boxes[self.seen : self.seen + len(frames)]
-        self.seen += len(frames)
+        """Embed the next frames, (n, H, W, 3) uint8 RGB; any number of them."""
         for start in range(0, len(frames), WINDOWS):
-            part = slice(start, start + WINDOWS)
-            new = lip_frames(frames[part], None if boxes is None else boxes[part], self.network.config.side)
-            self._embed(np.concatenate([self._kept, new]))
+            part = frames[start : start + WINDOWS]
+            boxes = None if self.boxes is None else self.boxes[self.seen : self.seen + len(part)]
+            lips = np.concatenate([self._kept, lip_frames(part, boxes, self.network.config.side)])
+            self.seen += len(part)
+            if len(lips) >= LIP_FRAMES:
+                device = next(self.network.parameters()).device
+                with torch.no_grad(), _in_32_bits(device):
+                    self._lips.append(self.network.embed_frames(torch.from_numpy(lips).to(device).float()).cpu())
+            self._kept = lips[1 - LIP_FRAMES :]
 
     def finish(self, samples: np.ndarray | None) -> tuple[Tensor, Tensor]:
-        """Embeddings of the windows that the published scores take, for `sync_scores`.
+        """Return the embeddings of lips and speech that the published scores take, (N, C) float32 each, on the CPU.
 
         Args:
             samples: (T * 640,) int16 at 16 kHz, or None where there is no sound.
-
-        Returns:
-            lips and speech, (N, C) float32 each, on the CPU.
 
         Raises:
             UserError: no sound, or too short a clip.
@@ -151,18 +136,11 @@ class SyncStream:
         if samples is None:
             raise UserError("no sound, so that there is nothing to hold the lips against")
         windows = sync_windows(self.seen, len(samples))
-        with _exactly(self.network):
+        with _in_32_bits(next(self.network.parameters()).device):
             speech = audio_stream(self.network, torch.from_numpy(sync_mfcc(samples, windows).copy()))
         return torch.cat(self._lips)[:windows], speech
 
-    def _embed(self, lips: np.ndarray) -> None:
-        if len(lips) >= LIP_FRAMES:
-            device = next(self.network.parameters()).device
-            with torch.no_grad(), _exactly(self.network):
-                self._lips.append(self.network.embed_frames(torch.from_numpy(lips).to(device).float()).cpu())
-        self._kept = lips[1 - LIP_FRAMES :]
 
-
-def _exactly(network: SyncNet) -> torch.autocast:
-    """In 32 bits within autocast, too: scores must not depend on the precision of whoever is judged."""
-    return torch.autocast(next(network.parameters()).device.type, enabled=False)
+def _in_32_bits(device: torch.device) -> torch.autocast:
+    """Scores must not depend on the precision of the model that is measured."""
+    return torch.autocast(device.type, enabled=False)

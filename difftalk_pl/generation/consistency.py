@@ -1,4 +1,4 @@
-"""What one frame hands to the next while a clip is generated, and the noise that frames start from."""
+"""Temporal consistency: the previous frame of every clip, and the noise that frames start from."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ NoiseKind = Literal["shared", "correlated", "independent"]
 
 @dataclass
 class Steadiness:
-    """Ways to keep a mouth from trembling; docs/sampling.md has what each one does to the measures. Not in the paper.
+    """Settings that reduce flicker of the mouth; docs/sampling.md shows their effect. Not in the paper.
 
     Args:
-        noise: what frames start from: shared (the same for all), correlated (changes slowly) or independent.
-        correlation: frames over which correlated noise becomes another.
-        start: share of the noise schedule at which a frame starts, from the latent of the frame before it; 1 starts
+        noise: starting noise: shared (the same for all frames), correlated (changes slowly) or independent.
+        correlation: frames after which correlated noise is independent.
+        start: share of the noise schedule at which a frame starts, from the latent of the previous frame; 1 starts
             from noise alone, 0.5 takes half of the steps.
-        filter: share of the frame before in every latent, 0 for none.
+        filter: share of the previous frame in every latent, 0 for none.
     """
 
     noise: NoiseKind = "shared"
@@ -40,8 +40,8 @@ class Steadiness:
             )
 
 
-class Past(NamedTuple):
-    """The frame of a clip that was generated last: its number, latent (3, h, w) and picture (3, H, W)."""
+class PreviousFrame(NamedTuple):
+    """The last generated frame of a clip: its number, latent (3, h, w) and picture (3, H, W)."""
 
     frame: int
     z: Tensor
@@ -49,49 +49,46 @@ class Past(NamedTuple):
 
 
 @dataclass
-class Memory:
-    """The last frames of the clips that are being generated, by name. One for each method that generates."""
+class GenerationState:
+    """The previous frames of the clips that are being generated, by name; `of` has a state for each method."""
 
-    last: dict[str, Past] = field(default_factory=dict)
-    of: "dict[str, Memory]" = field(default_factory=dict)
+    last: dict[str, PreviousFrame] = field(default_factory=dict)
+    methods: "dict[str, GenerationState]" = field(default_factory=dict)
 
-    def before(self, clip: str, frame: int) -> Past | None:
-        """The frame right before this one; None at a clip's beginning and after a gap."""
-        past = self.last.get(clip)
-        return past if past is not None and past.frame == frame - 1 else None
+    def before(self, clip: str, frame: int) -> PreviousFrame | None:
+        """Return the frame right before this one; None at a clip's beginning and after a gap."""
+        previous = self.last.get(clip)
+        return previous if previous is not None and previous.frame == frame - 1 else None
 
-    def method(self, name: str) -> "Memory":
-        return self.of.setdefault(name, Memory())
+    def of(self, method: str) -> "GenerationState":
+        return self.methods.setdefault(method, GenerationState())
 
 
-def rounds(clips: Sequence[str]) -> Iterator[list[int]]:
-    """Rows of a batch that can be drawn together when a frame needs the one before it: the first of every clip, then
-    the second of every clip, and so on."""
-    turn: dict[str, int] = {}
-    found: dict[int, list[int]] = {}
+def sequential_groups(clips: Sequence[str]) -> Iterator[list[int]]:
+    """Yield rows of a batch that can be generated together where a frame needs the previous one: the first frame of
+    every clip, then the second of every clip, and so on."""
+    count: dict[str, int] = {}
+    groups: dict[int, list[int]] = {}
     for row, clip in enumerate(clips):
-        found.setdefault(turn.setdefault(clip, 0), []).append(row)
-        turn[clip] += 1
-    yield from found.values()
+        groups.setdefault(count.setdefault(clip, 0), []).append(row)
+        count[clip] += 1
+    yield from groups.values()
 
 
 def frame_noise(shape: Sequence[int], frames: Sequence[int], seed: int, config: Steadiness) -> Tensor:
-    """(B, 3, h, w) of unit variance, a function of (seed, frame) alone, so that no frame depends on its batch."""
+    """Return noise (B, 3, h, w) of unit variance, a function of (seed, frame) alone: no frame depends on its batch."""
     if config.noise == "shared":
-        return _noise(shape, seed, None).expand(len(frames), *shape).clone()
+        return _noise(shape, seed).expand(len(frames), *shape).clone()
     if config.noise == "independent":
         return torch.stack([_noise(shape, seed, frame) for frame in frames])
-    return torch.stack([_between(shape, seed, frame / config.correlation) for frame in frames])
+    noises = []
+    for knot, rest in (divmod(frame, config.correlation) for frame in frames):  # on the arc between two noises
+        angle = rest / config.correlation * np.pi / 2
+        noises.append(np.cos(angle) * _noise(shape, seed, knot) + np.sin(angle) * _noise(shape, seed, knot + 1))
+    return torch.stack(noises)
 
 
-def _between(shape: Sequence[int], seed: int, place: float) -> Tensor:
-    """On the arc between two independent noises."""
-    knot = int(place)
-    angle = (place - knot) * np.pi / 2
-    return np.cos(angle) * _noise(shape, seed, knot) + np.sin(angle) * _noise(shape, seed, knot + 1)
-
-
-def _noise(shape: Sequence[int], seed: int, number: int | None) -> Tensor:
+def _noise(shape: Sequence[int], seed: int, number: int | None = None) -> Tensor:
     if number is not None:
         seed = int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1)
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,7 +11,8 @@ from torchmetrics import MeanMetric
 
 from difftalk_pl.data.dataset import Window
 from difftalk_pl.errors import UserError
-from difftalk_pl.generation.consistency import Memory
+from difftalk_pl.generation.consistency import GenerationState
+from difftalk_pl.generation.steps import ClipGeneration
 from difftalk_pl.models.adversarial import PatchGAN, adaptive_weight, adversarial_loss, hinge_discriminator_loss
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig, Reconstruction
 from difftalk_pl.models.codebook import Codebook
@@ -41,7 +41,7 @@ class Adversarial:
     layers: int = 3
 
 
-class AutoencoderPretraining(L.LightningModule):
+class AutoencoderPretraining(ClipGeneration):
     """L1, codebook, adversarial and, optionally, perceptual loss on single frames, as in LDM's vq-f4.
 
     Args:
@@ -59,8 +59,7 @@ class AutoencoderPretraining(L.LightningModule):
     """
 
     batches: Tensor
-    method = "codec"  # of those that `generate` returns, the one that this stage is about
-    methods = ("codec",)
+    method, methods = "codec", ("codec",)
 
     def __init__(
         self,
@@ -188,31 +187,21 @@ class AutoencoderPretraining(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         self.log_dict({f"train/{name}": value for name, value in self.codebook.statistics().items()})
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor] | None:
+        """Compute the loss of windows; reconstruct the clips of the second loader."""
         if dataloader_idx:
-            return
+            return self.generate_batch(batch)
         output = self.autoencoder(batch["image"], quantise=self.quantising)
         self.val_loss.update(F.l1_loss(output.image, batch["image"]), len(batch["image"]))
+        return None
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/l1", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Evaluation reconstructs whole clips by `generate`."""
-
-    def generate(self, window: Window, steps: int | None = None, memory: Memory | None = None) -> dict[str, Tensor]:
-        """Reconstruct frames, (B, 3, H, W) in [-1, 1]."""
+    def generate(self, window: Window, state: GenerationState, steps: int | None = None) -> dict[str, Tensor]:
+        """Return reconstructions, (B, 3, H, W) in [-1, 1]; there is nothing to sample."""
         return {"codec": self.autoencoder(window["image"], quantise=self.quantising).image.clamp(-1, 1)}
-
-    @property
-    def codes(self) -> int:
-        """Size of the codebook."""
-        return self.autoencoder.config.codes
-
-    def code_indices(self, image: Tensor) -> Tensor:
-        """Return the codes of all cells, (B, 3, H, W) in [-1, 1] -> (B, h, w)."""
-        return self.autoencoder.quantise(self.autoencoder.encode(image)).indices
 
     def weights_hash(self) -> str:
         return weights_hash(self.autoencoder.state_dict())

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,8 +14,9 @@ from torchmetrics import MeanMetric
 
 from difftalk_pl.data.dataset import Window
 from difftalk_pl.errors import UserError
-from difftalk_pl.generation.consistency import Memory
-from difftalk_pl.generation.sampler import Clock, Generator, SamplerConfig, composite, no_clock
+from difftalk_pl.generation.consistency import GenerationState
+from difftalk_pl.generation.sampler import Generator, SamplerConfig, composite
+from difftalk_pl.generation.steps import ClipGeneration
 from difftalk_pl.models.conditioning import Condition, without_sound
 from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
@@ -25,7 +25,7 @@ from difftalk_pl.training.optim import Optimisation, gradient_norm, stop_unless_
 from difftalk_pl.training.weights import Weights, checked_entry, entry, load_into, read_weights, weights_hash
 
 
-class DiffusionTraining(L.LightningModule):
+class DiffusionTraining(ClipGeneration):
     """Mean squared error on the noise, conditioned on speech, landmarks, masked target and reference.
 
     Paper, section 3.2 and equation 4.
@@ -43,8 +43,7 @@ class DiffusionTraining(L.LightningModule):
         channels_last: memory layout, faster on CPUs.
     """
 
-    method = "model"  # of those that `generate` returns, the one that this stage is about
-    methods = ("model", "codec", "shuffled audio")
+    method, methods = "model", ("model", "codec", "shuffled audio")
 
     def __init__(
         self,
@@ -100,13 +99,14 @@ class DiffusionTraining(L.LightningModule):
         if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # float16's scaler leaves out such steps
             stop_unless_finite(self, {"gradient_norm": norm})
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor] | None:
         """Add the loss with noise that is a function of clip and frame: the same in all epochs and on any rank."""
         if dataloader_idx:
-            return
+            return self.generate_batch(batch, self.sampler.val_steps if self.trainer.state.fn == "fit" else None)
         keys = [zlib.crc32(f"{clip} {frame}".encode()) for clip, frame in zip(batch["clip"], batch["frame"].tolist())]
         generators = [torch.Generator(self.device).manual_seed(key) for key in keys]
         self.val_loss.update(self._noise_error(batch, generators), len(keys))
+        return None
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
@@ -141,48 +141,35 @@ class DiffusionTraining(L.LightningModule):
             z, z_masked, z_reference = (self.codec.encode(batch[key]) for key in ("image", "masked", "reference"))
         return z, self.difftalk.condition(batch["audio"], batch["landmarks"], z_masked, z_reference)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Evaluation generates whole clips by `generate`."""
-
-    def generator(self, steps: int | None = None, clock: Clock | None = None) -> Generator:
-        """Return the generator of frames with the current weights.
-
-        Args:
-            steps: of sampling, in place of the configured ones.
-            clock: told what takes time.
-        """
+    def generator(self, steps: int | None = None) -> Generator:
+        """Return the generator of frames with the current weights. `steps`: in place of the configured ones."""
         sampler = self.sampler if steps is None else replace(self.sampler, steps=steps)
-        return Generator(self.difftalk, self.codec, self.schedule, sampler, self.audio_dropout, clock or no_clock)
+        return Generator(self.difftalk, self.codec, self.schedule, sampler, self.audio_dropout)
 
-    def generate(self, window: Window, steps: int | None = None, memory: Memory | None = None) -> dict[str, Tensor]:
+    def generate(self, window: Window, state: GenerationState, steps: int | None = None) -> dict[str, Tensor]:
         """Generate the frames of the model and of its controls, (B, 3, H, W) in [-1, 1].
 
         Args:
             window: a batch with image, masked, reference, mask, audio, landmarks; with other_audio there is one control
                 more.
+            state: previous frames, where frames need them.
             steps: of sampling, in place of the configured ones.
-            memory: of the batches before, where frames need the ones before them.
         """
-        generator, memory = self.generator(steps), memory or Memory()
+        generator = self.generator(steps)
         reconstructed = self.codec.decode(self.codec.encode(window["image"]))
-        drawn = generator(window, memory.method("model"))
-        rows = {"model": drawn, "codec": composite(reconstructed, window["image"], window["mask"])}
+        frames = {
+            "model": generator(window, state.of("model")),
+            "codec": composite(reconstructed, window["image"], window["mask"]),
+        }
         if "other_audio" in window:
             control: Window = {**window, "audio": window["other_audio"]}
-            rows["shuffled audio"] = generator(control, memory.method("shuffled audio"))
-        return rows
+            frames["shuffled audio"] = generator(control, state.of("shuffled audio"))
+        return frames
 
-    @property
-    def codes(self) -> int:
-        """Size of the codebook."""
-        return self.codec.network.config.codes
-
-    def code_indices(self, image: Tensor) -> Tensor:
-        """Return the codes of all cells, (B, 3, H, W) in [-1, 1] -> (B, h, w)."""
-        return self.codec.indices(image)
-
-    def predict_step(self, batch: Any, batch_idx: int) -> None:
-        """PredictionVideos generates whole clips by `generator`."""
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor] | None:
+        """Generate the model's frames alone."""
+        window = batch["window"]
+        return None if window is None else {"model": self.generator()(window, self.state)}
 
     def weights_hash(self) -> str:
         return weights_hash(self.difftalk.state_dict())

@@ -5,34 +5,57 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.image import lpips as theirs
 
 from difftalk_pl.callbacks.sheets import contact_sheet, side_by_side
-from difftalk_pl.data.clips import read_index
 from difftalk_pl.data.pixels import to_pixels
-from difftalk_pl.evaluation import judging
-from difftalk_pl.evaluation.judge import ALL
+from difftalk_pl.errors import UserError
+from difftalk_pl.evaluation import judge
+from difftalk_pl.evaluation.method_judge import ALL
 from difftalk_pl.media.video import probe
+from difftalk_pl.models import pretrained
+from difftalk_pl.training.diffusion import DiffusionTraining
+from difftalk_pl.training.perceptual import PerceptualDistance
+from tests.backbones import write_backbone
 from tests.runner import CALLBACKS, TRAINER
 from tests.wandb_records import history, read_wandb
 
 EMA = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.6}}
+CSV = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "${run}", "name": "metrics"}}
+METHODS = {"ground truth", "model", "codec", "shuffled audio"}
 
 
 def evaluated(**arguments):
     """The callbacks of the tests with an Evaluation of these arguments."""
-    mine = {"class_path": f"{CALLBACKS}evaluation.Evaluation", "init_args": {"lpips": None, **arguments}}
+    mine = {"class_path": f"{CALLBACKS}evaluation.Evaluation", "init_args": {"lpips": None, "faces": False} | arguments}
     return [mine if one["class_path"].endswith(".Evaluation") else one for one in TRAINER["callbacks"]]
 
 
-def over(codec, **arguments):
-    callbacks = evaluated(**arguments)
+def over(codec, **data):
     return {
         "model": {"init_args": {"autoencoder": str(codec)}},
-        "data": {"val_frames": 10, "test_frames": 8},
-        "trainer": {"callbacks": [*callbacks, EMA]},
+        "data": {"val_frames": 10, "test_frames": 8, **data},
+        "trainer": {"callbacks": [*evaluated(), EMA], "limit_val_batches": 1.0},
     }
+
+
+@pytest.fixture
+def tested(runner, codec, fitted_diffusion):
+    """Runs `test`, or another command, on the session's diffusion model; returns results.json."""
+
+    def run(command="test", callbacks=None, sampler=None, logger=False, **data):
+        settings = over(codec, contents="images", **data)
+        settings["ckpt_path"] = str(fitted_diffusion / "checkpoints" / "last.ckpt")
+        settings["trainer"] |= {"callbacks": evaluated() if callbacks is None else callbacks, "logger": logger}
+        settings["model"]["init_args"]["sampler"] = sampler or {}
+        runner(command, "diffusion", "run", settings)
+        name = "results_val.json" if command == "validate" else "results.json"
+        return None if command == "predict" else results(runner.folder / "run", name)
+
+    return run
 
 
 def logged(run: Path) -> dict[int, dict[str, float]]:
@@ -48,135 +71,185 @@ def results(run: Path, name="results.json"):
     return json.loads((run / name).read_text())
 
 
-def test_while_fit_runs_a_few_clips_are_judged_with_the_averaged_weights(runner, codec):
+def people(*test):
+    return {"split": {"train": ["synthetic_000"], "val": ["synthetic_002"], "test": list(test)}}
+
+
+def test_fit_scores_a_few_clips_with_the_averaged_weights_and_val_steps(runner, codec, monkeypatch):
     """The last validation stands at the weights of last.ckpt, which are the averages: `validate` finds them again."""
-    settings = over(codec, clips=1, seconds=0.4, faces=False)
+    taken, generator = [], DiffusionTraining.generator
+    monkeypatch.setattr(
+        DiffusionTraining, "generator", lambda self, steps: taken.append(steps) or generator(self, steps)
+    )
+    settings = over(codec, val_clips=1, val_seconds=0.4)
+    settings["model"]["init_args"]["sampler"] = {"steps": 2, "val_steps": 2}
     runner("fit", "diffusion", "talk", settings)
     run = runner.folder / "talk"
     steps = {step: row for step, row in logged(run).items() if "val/psnr" in row}
     assert len(steps) == 2, "at both validations"
     last = steps[max(steps)]
-    assert {"val/ssim", "val/mouth_psnr", "val/codec/psnr", "val/ground_truth/ssim", "val/jitter_pixels"} <= {*last}
-    assert "val/psnr" in last and "val/ground_truth/psnr" not in last, "what is infinite is no number"
+    assert {"val/loss", "val/ssim", "val/mouth_psnr", "val/codec/psnr", "val/ground_truth/ssim"} <= {*last}
+    assert "val/ground_truth/psnr" not in last, "what is infinite is no number"
     assert "val/shuffled_audio/psnr" not in last, "the control takes as long as the model"
     assert not (run / "results.json").exists()
+    samples = run / "samples"
+    assert all((samples / f"0000002_synthetic_002{end}").stat().st_size > 500 for end in (".png", ".mp4"))
+    assert set(taken) == {2}, "val_steps"
+    taken.clear()
     runner("validate", "diffusion", "talk", settings)
+    assert set(taken) == {None}
     found = results(run, "results_val.json")["methods"]
-    assert found["model"]["overall"]["psnr"] == pytest.approx(last["val/psnr"], abs=1e-4)
+    assert found["model"]["overall"]["psnr"] == pytest.approx(last["val/psnr"], rel=1e-4)
     assert found["model"]["per_clip"]["synthetic_002"]["frames"] == 10 and "shuffled audio" in found
-    keys = {key for row in logged(run).values() for key in row}
-    assert "validate/psnr" in keys, "no point of the curve of fit"
-    assert len([row for row in logged(run).values() if "val/psnr" in row]) == 2
+    assert len([row for row in logged(run).values() if "val/psnr" in row]) == 2, "no point of the curve of fit"
+    values = [item for row in history(read_wandb(run)) for item in row.items() if isinstance(item[1], dict)]
+    kinds = {key: value.get("_type") for key, value in values}
+    assert kinds["val/sheets"] == "images/separated" and kinds["validate/videos"] == "videos"
+    assert kinds["validate/clips"] == "table-file"
 
 
-def test_every_so_many_validations_and_never(runner, codec):
-    runner("fit", "diffusion", "often", over(codec, every=2, clips=1, seconds=0.2, faces=False, steps=1))
-    runner("fit", "diffusion", "never", over(codec, every=0))
-    counts = [sum("val/psnr" in row for row in logged(runner.folder / run).values()) for run in ("often", "never")]
-    assert counts == [1, 0]
-
-
-def test_steps_of_fit_are_those_of_the_evaluation_and_test_keeps_the_stages_own(runner, codec, monkeypatch):
-    taken = []
-    generate = judging.Judging._generate
-
-    def watched(self, batch, memory):
-        taken.append(self.steps)
-        return generate(self, batch, memory)
-
-    monkeypatch.setattr(judging.Judging, "_generate", watched)
-    settings = over(codec, clips=1, seconds=0.2, faces=False, steps=2)
-    runner("fit", "diffusion", "talk", settings)
-    runner("test", "diffusion", "talk", settings)
-    assert set(taken[:-2]) == {2} and taken[-2:] == [None, None]
-
-
-def test_results_say_what_was_measured_how_and_of_whom(runner, codec):
-    settings = over(codec, every=0)
-    runner("fit", "diffusion", "talk", settings)
-    runner("test", "diffusion", "talk", settings)
-    content = results(runner.folder / "talk")
-    assert content["format"] == 2 and set(content["methods"]) == {"ground truth", "model", "codec", "shuffled audio"}
+def test_results_say_what_was_measured_how_and_of_whom(tested, runner, fitted_syncnet):
+    syncnet = str(fitted_syncnet / "checkpoints" / "last.ckpt")
+    content = tested(callbacks=evaluated(faces=True, syncnet=syncnet, sync_crop="whole_frame"), logger=CSV)
+    assert content["format"] == 2 and set(content["methods"]) == METHODS
     model = content["methods"]["model"]
     assert set(model["overall"]) == {*ALL} and model["per_clip"]["synthetic_003"]["frames"] == 8
-    assert model["overall"]["lmd"] > 0 and content["methods"]["ground truth"]["overall"]["lmd"] == 0
+    assert content["methods"]["ground truth"]["overall"]["lmd"] == 0
+    assert len(model["curves"]["synthetic_003"]) == 31
     protocol = content["protocol"]
     assert protocol["generation"]["steps"] == 3 and protocol["data"]["frames_per_clip"] == 8
-    assert protocol["measures"]["data_range"] == 2.0 and protocol["measures"]["faces"] is not None
+    assert protocol["measures"]["faces"] is not None and len(protocol["measures"]["sync"]["weights"]) == 12
     assert len(content["protocol_hash"]) == 12 and len(content["model"]["weights"]) == 12
-    assert content["clips"] == {
-        "scored": 1,
-        "failed": 0,
-        "not_scored": [],
-        "reasons": {},
-        "near_references": {},
-        "seen_in_training": [],
-    }
-    (row,) = [row for row in logged(runner.folder / "talk").values() if "test/psnr" in row]
+    counts = {"scored": 1, "failed": 0, "not_scored": [], "reasons": {}, "seen_in_training": []}
+    assert content["clips"] == counts
+    (row,) = [row for row in logged(runner.folder / "run").values() if "test/psnr" in row]
     assert row["test/psnr"] == pytest.approx(model["overall"]["psnr"])
     assert row["test/shuffled_audio/ssim"] == pytest.approx(content["methods"]["shuffled audio"]["overall"]["ssim"])
-
-
-def test_short_clips_are_judged_whole_and_their_near_references_counted(runner, codec, prepared, tmp_path):
-    root = tmp_path / "short"
-    shutil.copytree(prepared, root)
-    rows = read_index(root)
-    assert rows["synthetic_003"].frames == 80, "no frame of 20 to 59 has a partner 60 away"
-    runner.data = root
-    settings = over(codec, every=0, faces=False)
-    settings["data"] = {"contents": "images", "test_frames": 80}
-    runner("fit", "diffusion", "talk", settings)
-    runner("test", "diffusion", "talk", settings)
-    content = results(runner.folder / "talk")
-    assert content["methods"]["model"]["per_clip"]["synthetic_003"]["frames"] == 80
-    assert content["clips"]["near_references"] == {"synthetic_003": 40}
-
-
-def test_there_is_something_to_look_at_and_to_hear(runner, codec):
-    settings = over(codec, clips=1, seconds=0.4, faces=False)
-    runner("fit", "diffusion", "talk", settings)
-    runner("test", "diffusion", "talk", settings)
-    samples = runner.folder / "talk" / "samples"
-    for stem in ("test_synthetic_003", "0000002_synthetic_002", "0000004_synthetic_002"):
-        for ending in (".png", "_differences.png", ".mp4"):
-            assert (samples / f"{stem}{ending}").stat().st_size > 500, stem + ending
-    assert (samples / "test_codebook.png").exists()
+    samples = runner.folder / "run" / "samples"
+    assert (samples / "test_synthetic_003_sync.png").stat().st_size > 500
     video = probe(samples / "test_synthetic_003.mp4")
     assert video.has_audio and (video.width, video.height) == (4 * (3 * 64 + 2), 3 * 64 + 14)
-    steps = history(read_wandb(runner.folder / "talk"))
-    kinds = {name: value.get("_type") for row in steps for name, value in row.items() if isinstance(value, dict)}
-    assert kinds["val/sheets"] == kinds["test/differences"] == kinds["test/codebook"] == "images/separated"
-    assert kinds["val/videos"] == "videos" and kinds["test/clips"] == "table-file"
 
 
-def test_without_the_media_callback_nothing_is_drawn(runner, codec):
-    settings = over(codec, every=0, faces=False)
-    kept = [one for one in settings["trainer"]["callbacks"] if not one["class_path"].endswith("EvaluationMedia")]
-    settings["trainer"]["callbacks"] = kept
-    runner("fit", "diffusion", "talk", settings)
-    runner("test", "diffusion", "talk", settings)
-    assert not list((runner.folder / "talk" / "samples").glob("test_*"))
+def test_people_seen_in_training_are_named(tested):
+    split = {"train": ["synthetic_003"], "val": ["synthetic_000"], "test": []}
+    assert tested("validate", split=split)["clips"]["seen_in_training"] == ["synthetic_000"]
 
 
-def test_pixels_are_rounded_not_cut():
-    image = torch.tensor([-1.0, 0.0, 1.0, 2.0]).view(1, 1, 4).expand(3, 1, 4)
-    assert to_pixels(image)[0, :, 0].tolist() == [0, 128, 255, 255]
+def test_frames_are_scored_as_8_bit_whatever_the_precision_and_lpips_is_that_of_torchmetrics(
+    tested, runner, codec, monkeypatch
+):
+    weights = write_backbone(runner.folder / "drawn.pth", "squeeze")
+    seen = {}
+    generate = DiffusionTraining.generate
+
+    def recorded(self, window, state, steps=None):
+        frames = generate(self, window, state, steps)
+        for name in ("image", "mask"):
+            seen.setdefault(name, []).append(window[name])
+        seen.setdefault("codec", []).append(torch.from_numpy(to_pixels(frames["codec"])).movedim(-1, 1) / 127.5 - 1)
+        return frames
+
+    monkeypatch.setattr(DiffusionTraining, "generate", recorded)
+    content = tested(callbacks=evaluated(lpips="squeeze", lpips_weights=str(weights)))
+    image, mask, drawn = (torch.cat(seen[name]) for name in ("image", "mask", "codec"))
+    features = PerceptualDistance("squeeze", weights, "x").network.features
+    monkeypatch.setattr(theirs, "_get_tv_model_features", lambda *_: features)
+    whole, maps = (theirs._LPIPS(pnet_rand=True, net="squeeze", spatial=spatial) for spatial in (False, True))
+    mouth = [one[where].mean() for one, where in zip(maps(drawn, image), mask > 0.5)]
+    found = content["methods"]["codec"]["per_clip"]["synthetic_003"]
+    assert found["lpips"] == pytest.approx(float(whole(drawn, image).mean()), rel=1e-4) and found["lpips"] > 0
+    assert found["mouth_lpips"] == pytest.approx(float(torch.stack(mouth).mean()), rel=1e-4)
+    assert content["protocol"]["measures"]["lpips"]["file"] == "drawn.pth"
 
 
-def test_a_contact_sheet_holds_every_frame():
-    frames = [torch.full((3, 8, 8), value) for value in (-1.0, 1.0)]
-    rows = [("a", [to_pixels(frame) for frame in frames]), ("b", [to_pixels(frames[1])])]
-    sheet = contact_sheet(rows)
+def test_without_weights_a_measure_is_null_and_one_warning_says_how_to_fetch_them(tested, runner, monkeypatch, caplog):
+    monkeypatch.setenv("TORCH_HOME", str(runner.folder / "nothing"))
+    monkeypatch.setattr(judge.log, "propagate", True)
+    added = {"class_path": f"{CALLBACKS}evaluation.Evaluation", "init_args": {"faces": False}}
+    content = tested(callbacks=[*evaluated(lpips="squeeze", lpips_weights="no.pth"), added])
+    assert all(method["overall"]["lpips"] is None for method in content["methods"].values())
+    assert "not_measured" in content["protocol"]["measures"]["lpips"], "the Evaluation that is added replaces the other"
+    (warning,) = [record.getMessage() for record in caplog.records if "LPIPS" in record.getMessage()]
+    assert "fetch-weights alex" in warning and pretrained.BACKBONES["alex"] in warning
+    with pytest.raises(UserError, match=r"mine\.pth: no weights of squeeze.*lpips_weights"):
+        tested(callbacks=evaluated(lpips="squeeze", lpips_weights="mine.pth"))
+
+
+@pytest.fixture
+def clips(runner, prepared, tmp_path):
+    """The clips of a copy of the dataset, to be damaged."""
+    runner.data = tmp_path / "damaged"
+    shutil.copytree(prepared, runner.data)
+    return runner.data / "clips"
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+
+
+def not_finite(path):
+    np.save(path, np.full_like(np.load(path), np.nan))
+
+
+@pytest.mark.parametrize(
+    ("reference", "workers", "damages"),
+    [
+        ("each", 1, {"video.mp4": cut, "audio.wav": Path.unlink}),
+        ("progressive", 0, {"landmarks.npy": not_finite, "features/mfcc.npy": cut}),
+    ],
+)
+def test_damaged_clips_cost_only_themselves(tested, clips, reference, workers, damages):
+    for number, (file, damage) in enumerate(damages.items()):
+        damage(clips / f"synthetic_00{number}" / file)
+    split = {"train": ["synthetic_002"], "val": [], "test": ["synthetic_000", "synthetic_001", "synthetic_003"]}
+    loading = {"eval_batch_size": 3, "workers": workers}
+    content = tested(sampler={"reference": reference}, loading=loading, split=split)
+    reasons = content["clips"]["reasons"]
+    assert content["clips"]["not_scored"] == ["synthetic_000", "synthetic_001"] and content["clips"]["scored"] == 1
+    for file, reason in zip(damages, reasons.values()):
+        assert Path(file).name in reason and "\n" not in reason and "Traceback" not in reason
+    for method in content["methods"].values():
+        assert method["failed"]["ssim"] == reasons and method["undefined"]["ssim"] == 2
+        assert method["per_clip"]["synthetic_003"]["ssim"] is not None
+
+
+def test_where_every_clip_fails_the_command_fails_after_results_are_written(tested, runner, clips):
+    (clips / "synthetic_001" / "audio.wav").unlink()
+    with pytest.raises(UserError, match=r"none of 1 clips could be scored, .*audio\.wav"):
+        tested(**people("synthetic_001"))
+    methods = results(runner.folder / "run")["methods"]
+    assert set(methods) == METHODS and methods["model"]["overall"]["psnr"] is None
+    assert list(methods["model"]["failed"]["psnr"]) == ["synthetic_001"]
+
+
+def test_frames_that_are_not_finite_cost_their_clip(tested, monkeypatch):
+    generate = DiffusionTraining.generate
+
+    def spoilt(self, window, state, steps=None):
+        frames = generate(self, window, state, steps)
+        bad = torch.tensor([clip == "synthetic_001" for clip in window["clip"]])
+        frames["model"][bad] = torch.nan
+        return frames
+
+    monkeypatch.setattr(DiffusionTraining, "generate", spoilt)
+    clips = tested(**people("synthetic_001", "synthetic_003"))["clips"]
+    assert (
+        clips["scored"] == 1 and "model: frames with numbers that are not finite" in clips["reasons"]["synthetic_001"]
+    )
+
+
+def test_pictures_that_cannot_be_written_cost_no_scores(tested, runner):
+    (runner.folder / "run").mkdir()
+    (runner.folder / "run" / "samples").write_text("a file in the folder's place")
+    assert tested()["clips"]["scored"] == 1
+
+
+def test_a_contact_sheet_and_a_video_side_by_side_hold_every_frame():
+    black, white = (np.full((8, 8, 3), value, np.uint8) for value in (0, 255))
+    sheet = contact_sheet([("a", [black, white]), ("b", [white])])
     assert sheet.shape == (2 * (8 + 14), 2 * 10, 3)
     assert (sheet[14:22, :8] == 0).all() and (sheet[14:22, 10:18] == 255).all()
-
-
-def test_methods_stand_side_by_side_frame_by_frame():
-    frames = {
-        name: [to_pixels(torch.full((3, 8, 8), v)) for v in values]
-        for name, values in {"a": (-1.0, 1.0), "b": (1.0, -1.0)}.items()
-    }
-    first, second = side_by_side(frames, side=16)
+    first, second = side_by_side({"a": [black, white], "b": [white, black]}, side=16)
     assert first.shape == (2 * 8 + 14, 2 * (2 * 8 + 2), 3)
-    assert (first[14:, :16] == 0).all() and (first[14:, 18:34] == 255).all()
-    assert (second[14:, :16] == 255).all() and (second[14:, 18:34] == 0).all()
+    assert (first[14:, :16] == 0).all() and (second[14:, :16] == 255).all()

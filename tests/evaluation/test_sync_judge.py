@@ -11,7 +11,6 @@ from einops import rearrange
 from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.lip_sync import crop_boxes, lip_frames, sync_mfcc
 from difftalk_pl.errors import UserError
-from difftalk_pl.evaluation.sync import sync_scores
 from difftalk_pl.evaluation.sync_judge import SyncJudge
 from difftalk_pl.models.pretrained import SYNCNET, MissingWeights, file_hash
 from difftalk_pl.models.syncnet import SyncNet
@@ -39,17 +38,17 @@ def footage(prepared):
     return frames, clip.landmarks[:FRAMES], clip.audio()[: FRAMES * 640]
 
 
-def judged(judge, footage, chunk, landmarks=True):
+def judged(judge, footage, chunk):
     frames, points, samples = footage
-    stream = judge.open(points if landmarks else None, len(frames), frames.shape[1])
+    stream = judge.open(points, len(frames), frames.shape[1])
     for start in range(0, len(frames), chunk):
         stream.add(frames[start : start + chunk])
     return stream.finish(samples)
 
 
-@pytest.mark.parametrize("crop", ["face_crop", "whole_frame"])
+@pytest.mark.parametrize(("crop", "chunks"), [("face_crop", (FRAMES, 7, 1)), ("whole_frame", (10,))])
 @torch.no_grad()
-def test_chunks_of_any_size_give_what_every_window_gives(published, footage, crop):
+def test_chunks_of_any_size_give_what_every_window_gives(published, footage, crop, chunks):
     frames, points, samples = footage
     judge = SyncJudge(published, crop)
     net = SyncNet()
@@ -61,43 +60,14 @@ def test_chunks_of_any_size_give_what_every_window_gives(published, footage, cro
     windows = (rearrange(pixels[v : v + 5], "t c h w -> 1 c t h w") for v in range(count))
     expected = torch.cat([net.embed_lips(window) for window in windows])
     heard = net.embed_audio(torch.from_numpy(sync_mfcc(samples, count).copy())[:, None])
-    scale = expected.abs().max()
-    for chunk in (FRAMES, 7, 3, 1) if crop == "face_crop" else (10,):
-        lips, speech = judged(judge, footage, chunk, landmarks=crop == "face_crop")
+    for chunk in chunks:
+        lips, speech = judged(judge, footage, chunk)
         assert lips.shape == speech.shape == (count, 1024) and lips.dtype == speech.dtype == torch.float32
-        torch.testing.assert_close(lips, expected, atol=1e-5 * float(scale), rtol=0)
+        torch.testing.assert_close(lips, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
         torch.testing.assert_close(speech, heard, atol=1e-5 * float(heard.abs().max()), rtol=0)
 
 
-def test_the_shorter_of_picture_and_sound_decides(published, footage):
-    frames, points, samples = footage
-    judge = SyncJudge(published, "whole_frame")
-    for given, seconds in ((12, FRAMES), (FRAMES, 12)):
-        lips, speech = judged(judge, (frames[:given], points[:given], samples[: seconds * 640]), 5)
-        assert len(lips) == len(speech) == 7
-
-
-def test_what_cannot_be_judged_is_told_in_one_line(published, footage):
-    frames, points, samples = footage
-    judge = SyncJudge(published, "face_crop")
-    for short in (
-        (frames[:5], points[:5], samples),
-        (frames[:3], points[:3], samples),
-        (frames[:9], points[:9], samples[:3000]),
-    ):
-        with pytest.raises(UserError, match="too short for lip-sync scores"):
-            judged(judge, short, 4)
-    with pytest.raises(UserError, match="no sound"):
-        judged(judge, (frames[:6], points[:6], None), 6)
-    with pytest.raises(UserError, match="no landmarks, and face_crop"):
-        judge.open(None, FRAMES, 64)
-    with pytest.raises(ValueError, match="3 landmarks for 4 frames"):
-        judge.open(points[:3], 4, 64)
-    with pytest.raises(ValueError, match="5 frames, and 4 were announced"):
-        judge.open(points[:4], 4, 64).add(frames[:5])
-
-
-def test_a_judge_does_not_depend_on_the_precision_around_it(published, footage):
+def test_scores_do_not_depend_on_the_precision_around_them(published, footage):
     judge = SyncJudge(published, "whole_frame")
     short = tuple(part[:n] for part, n in zip(footage, (8, 8, 8 * 640)))
     expected = judged(judge, short, 8)
@@ -107,66 +77,53 @@ def test_a_judge_does_not_depend_on_the_precision_around_it(published, footage):
     assert not any(parameter.requires_grad for parameter in judge.network.parameters())
 
 
+def test_what_cannot_be_measured_is_told_in_one_line(published, footage):
+    frames, points, samples = footage
+    judge = SyncJudge(published, "face_crop")
+    for short in ((frames[:5], points[:5], samples), (frames[:9], points[:9], samples[:3000])):
+        with pytest.raises(UserError, match="too short for lip-sync scores"):
+            judged(judge, short, 4)
+    with pytest.raises(UserError, match="no sound"):
+        judged(judge, (frames[:6], points[:6], None), 6)
+    with pytest.raises(UserError, match="no landmarks, and face_crop"):
+        judge.open(None, FRAMES, 64)
+
+
 def test_only_the_published_file_is_called_so(published, monkeypatch):
     about = SyncJudge(published, "face_crop").describe()
     assert about["network"] == "SyncNet of published size, another file"
     assert about["sha256"] == file_hash(published) and len(about["weights"]) == 12
-    assert about["crop"].startswith("face_crop: ") and "landmarks" in about["crop"] and about["largest_shift"] == 15
+    assert about["crop"].startswith("face_crop: ") and about["largest_shift"] == 15
     monkeypatch.setattr("difftalk_pl.evaluation.sync_judge.SYNCNET", SYNCNET._replace(sha256=file_hash(published)))
     about = SyncJudge(published, "whole_frame").describe()
     assert about["network"] == "published syncnet_v2" and json.dumps(about)
 
 
-def test_one_that_was_trained_here_judges_and_names_its_people(runner, prepared, footage, tmp_path):
-    runner("fit", "syncnet", "sync", {"trainer": {"max_steps": 1}})
-    checkpoint = runner.checkpoint("sync")
+def test_one_that_was_trained_here_measures_and_names_its_people(fitted_syncnet, footage, tmp_path):
+    checkpoint = fitted_syncnet / "checkpoints" / "last.ckpt"
     export(checkpoint, tmp_path / "model")
     lips, speech = judged(SyncJudge(checkpoint, "whole_frame"), footage, 9)
     assert lips.shape == (FRAMES - 5, 16)
-    torch.testing.assert_close(lips.norm(dim=-1), torch.ones(FRAMES - 5))
     again = judged(SyncJudge(tmp_path / "model", "whole_frame"), footage, 9)
     assert torch.equal(again[0], lips) and torch.equal(again[1], speech)
-    assert -15 <= sync_scores(lips, speech).offset <= 15
     about = SyncJudge(tmp_path / "model", "whole_frame").describe()
     assert about["network"] == "trained here on 2 people: synthetic_000, synthetic_001 (drawn faces)"
     assert about["weights"] == read_weights(checkpoint).hash and about["side"] == 64
-    with pytest.raises(UserError, match=r"last\.ckpt: trained on whole_frame, and face_crop is asked for"):
+    with pytest.raises(UserError, match=r"last\.ckpt: trained on whole_frame, not face_crop"):
         SyncJudge(checkpoint, "face_crop")
 
 
 def test_files_of_something_else_are_refused_in_one_line(published, codec, tmp_path):
-    torch.save({"a": torch.zeros(2)}, tmp_path / "foreign.model")
     (tmp_path / "page.model").write_text("<html>not found</html>")
     (tmp_path / "cut.model").write_bytes(published.read_bytes()[:100_000])
     state = Oracle(GOLDEN / "syncnet.npz").state_dict()
     torch.save({**state, "netfcaud.0.bias": torch.full((512,), torch.nan)}, tmp_path / "broken.model")
-    torch.save({**state, "netfcaud.0.bias": torch.zeros(256)}, tmp_path / "size.model")
-    write_backbone(tmp_path / "backbone.pth")
-    (tmp_path / "empty").mkdir()
-    for name, word in {
-        "foreign.model": "missing",
-        "page.model": "web page",
-        "cut.model": "not a readable",
-        "broken.model": "not finite",
-        "size.model": r"netfcaud\.0\.bias \(256,\) in place of \(512,\)",
-        "backbone.pth": "unexpected",
-        "empty": "not a model folder",
-    }.items():
-        with pytest.raises(UserError, match=rf"{name}: .*{word}") as refused:
-            SyncJudge(tmp_path / name, "face_crop")
+    write_backbone(tmp_path / "backbone.model")
+    for name in ("page", "cut", "broken", "backbone"):
+        with pytest.raises(UserError, match=rf"{name}\.model: ") as refused:
+            SyncJudge(tmp_path / f"{name}.model", "face_crop")
         assert "\n" not in str(refused.value)
-    with pytest.raises(UserError, match="weights of an autoencoder"):
+    with pytest.raises(UserError, match="autoencoder"):
         SyncJudge(codec, "face_crop")
     with pytest.raises(MissingWeights, match=r"none\.model: no weights of SyncNet\. .*fetch-weights syncnet"):
         SyncJudge(tmp_path / "none.model", "face_crop")
-
-
-def test_an_offset_of_sound_moves_the_curve_and_nothing_else(published, footage):
-    """Sound that comes later by whole frames: the windows' embeddings are the same ones, later."""
-    frames, points, samples = footage
-    judge = SyncJudge(published, "whole_frame")
-    _, speech = judged(judge, footage, FRAMES)
-    _, late = judged(
-        judge, (frames, points, np.concatenate([np.zeros(3 * 640, np.int16), samples])[: len(samples)]), FRAMES
-    )
-    torch.testing.assert_close(late[4:], speech[1:-3], atol=1e-5 * float(speech.abs().max()), rtol=0)

@@ -16,7 +16,7 @@ def method(failed=None, clips=("a", "b"), **overall):
 
 def write(folder, methods, protocol=None, **more):
     folder.mkdir(exist_ok=True)
-    protocol = protocol or {"frame_size": 256, "sync": {"crop": "face_crop"}}
+    protocol = {"data": {"frame_size": 256}, "measures": {}, **(protocol or {})}
     (folder / "results.json").write_text(json.dumps({"format": 2, "methods": methods, "protocol": protocol} | more))
     return folder
 
@@ -24,7 +24,7 @@ def write(folder, methods, protocol=None, **more):
 def rows(text):
     """Cells by the first one."""
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
-    return {cells[0]: [cell.strip() for cell in cells[1:]] for cells in lines}
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
 
 def shown(capsys, *arguments, **options):

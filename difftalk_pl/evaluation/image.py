@@ -1,16 +1,17 @@
-"""How close generated frames are to true ones: PSNR and SSIM of the whole frame and of the generated region."""
+"""How close generated frames are to true ones: PSNR, SSIM and LPIPS of whole frames and of the generated region."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
-
-from difftalk_pl.evaluation.frame_mean import FrameMean
 
 DATA_RANGE = 2.0  # frames are in [-1, 1]
 
 
 def psnr(generated: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio of every frame in dB, infinite for equal frames.
+    """Return the peak signal-to-noise ratio of every frame in dB, infinite for equal frames.
 
     Args:
         generated, true: (B, 3, H, W) in [-1, 1].
@@ -26,10 +27,10 @@ def psnr(generated: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def similarity_map(generated: Tensor, true: Tensor) -> Tensor:
-    """Structural similarity around every pixel: Gaussian window of 11 pixels, sigma 1.5, data range 2.
+    """Return the structural similarity around every pixel: Gaussian window of 11 pixels, sigma 1.5, data range 2.
 
-    In 32 bits: torch convolves 64 bits twenty times slower, for a difference of 1e-7. A CPU takes frame by frame, since
-    it spends as long on fetching memory for many as on computing.
+    In 32 bits: torch convolves 64 bits twenty times slower, for a difference of 1e-7. On a CPU frame by frame, which is
+    faster there.
 
     Args:
         generated, true: (B, 3, H, W) in [-1, 1].
@@ -49,7 +50,7 @@ def _similarity(generated: Tensor, true: Tensor) -> Tensor:
 
 
 def ssim(similarity: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Structural similarity of every frame, the mean of its map.
+    """Return the structural similarity of every frame, the mean of its map.
 
     Args:
         similarity: (B, 3, H, W) of `similarity_map`.
@@ -64,21 +65,22 @@ def ssim(similarity: Tensor, mask: Tensor | None = None) -> Tensor:
     return (similarity * weight).flatten(1).sum(1) / weight.flatten(1).sum(1)
 
 
-class PSNR(FrameMean):
-    """Mean over frames of `psnr`, in dB: not that of the mean error. Infinite as soon as one frame is exact."""
+def lpips(layers: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
+    """Return LPIPS of every frame, from the distance maps of a perceptual network.
 
-    higher_is_better = True
+    Without a mask the published distance: the sum over layers of the mean over places. With a mask the mean of the
+    authors' spatial variant where the mask is 1: every layer is enlarged to the frame, bilinearly, and the layers are
+    added.
 
-    def update(self, generated: Tensor, true: Tensor, mask: Tensor | None = None) -> None:
-        """A chunk of frames, as for `psnr`."""
-        self.add(psnr(generated, true, mask))
+    Args:
+        layers: weighted squared differences of unit features, (B, 1, h, w) each.
+        mask: (B, 1, H, W).
 
-
-class SSIM(FrameMean):
-    """Mean over frames of `ssim`."""
-
-    higher_is_better = True
-
-    def update(self, similarity: Tensor, mask: Tensor | None = None) -> None:
-        """A chunk of frames, as for `ssim`: one map serves whole frames and a region."""
-        self.add(ssim(similarity, mask))
+    Returns:
+        (B,) float64; 0 for equal frames, nan for a mask without a pixel.
+    """
+    if mask is None:
+        return torch.stack([layer.double().mean((1, 2, 3)) for layer in layers]).sum(0)
+    weight = (mask > 0.5).double()
+    enlarged = [F.interpolate(layer.double(), mask.shape[-2:], mode="bilinear") for layer in layers]
+    return (torch.stack(enlarged).sum(0) * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
