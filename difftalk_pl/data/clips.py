@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,15 +43,10 @@ class ClipRow(NamedTuple):
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What all clips of a dataset share: dataset.json."""
+class DatasetInfo(NamedTuple):
+    """What all clips of a dataset share; the side of its frames in pixels."""
 
     size: int
-    fps: int = FPS
-    rate: int = RATE
-    landmarks: str = "iBUG 68 points, fractions of the frame's side"
-    format: int = FORMAT
 
 
 @dataclass(frozen=True)
@@ -195,16 +190,15 @@ def record_files(folder: Path, info: dict[str, Any], files: Iterable[Path]) -> N
 
 
 def create_dataset(root: Path, size: int) -> DatasetInfo:
-    """Make dataset.json, or check that the one that is there has this size."""
-    if (root / "dataset.json").exists():
-        there = read_dataset(root)
-        if there.size != size:
-            raise UserError(f"{root}: holds frames of {there.size} pixels, not {size}; use another --out")
-        return there
-    (root / "clips").mkdir(parents=True, exist_ok=True)
-    info = DatasetInfo(size=size)
-    write_json(root / "dataset.json", {**asdict(info), "versions": versions()})
-    return info
+    """Write dataset.json, or check that the one that is there has this size."""
+    if not (root / "dataset.json").exists():
+        (root / "clips").mkdir(parents=True, exist_ok=True)
+        landmarks = "iBUG 68 points, fractions of the frame's side"
+        common = {"format": FORMAT, "size": size, "fps": FPS, "rate": RATE, "landmarks": landmarks}
+        write_json(root / "dataset.json", {**common, "versions": versions()})
+    if (there := read_dataset(root)).size != size:
+        raise UserError(f"{root}: holds frames of {there.size} pixels, not {size}; use another --out")
+    return there
 
 
 def read_dataset(root: Path) -> DatasetInfo:
@@ -213,10 +207,9 @@ def read_dataset(root: Path) -> DatasetInfo:
     if not path.exists():
         raise UserError(f"{root}: not a prepared dataset (no dataset.json); run prepare or synthesize first")
     content = json.loads(path.read_text(encoding="utf-8"))
-    content.pop("versions", None)
-    if content.get("format") != FORMAT:
-        raise UserError(f"{path}: format {content.get('format')}, this version reads {FORMAT}; prepare it again")
-    return DatasetInfo(**content)
+    if content["format"] != FORMAT:
+        raise UserError(f"{path}: format {content['format']}, this version reads {FORMAT}; prepare it again")
+    return DatasetInfo(content["size"])
 
 
 def versions() -> dict[str, str]:

@@ -6,11 +6,11 @@ them; a video may lack its times, and a clip its window.
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 from rich.console import Console
 
 from difftalk_pl.data.sources import ClipSource, person_of, search_videos, seconds_of, write_clip_list
@@ -28,52 +28,50 @@ DOWNLOADED = re.compile(r"(?:^|.*\[|.*-)([\w-]{11})\]?")  # ID, Title [ID] and T
 
 
 class HDTFClip(NamedTuple):
-    """One clip of a video; `window` is the published square, pixels at the published resolution, or None."""
+    """One clip of a video; times in seconds.
 
-    name: str  # as HDTF's own files: RD_Radio1_000
+    Args:
+        lines: the published resolution of the video; None if it is not known.
+        window: the published square, pixels at that resolution; None if there is none.
+    """
+
+    source: str
     video: str
-    source: str
-    start: float
-    end: float
-    window: Crop | None = None
-
-    @property
-    def seconds(self) -> float:
-        return self.end - self.start
-
-
-class HDTFVideo(NamedTuple):
-    """An address and its clips; `lines` is the published resolution, None if it is not known."""
-
-    name: str
-    source: str
+    number: int
     url: str
     lines: int | None
-    clips: tuple[HDTFClip, ...]
+    start: float
+    end: float
+    window: Crop | None
+
+    @property
+    def name(self) -> str:
+        """Return the name of HDTF's own file: RD_Radio1_000."""
+        return f"{self.source}_{self.video}_{self.number:03d}"
 
 
-def read_annotations(folder: Path) -> list[HDTFVideo]:
-    """Read all videos that have times, in the order of the tables. Raises UserError naming the table or the video."""
-    videos = []
+def read_annotations(folder: Path) -> list[HDTFClip]:
+    """Read all clips, in the order of the tables. Raises UserError naming the table or the video."""
+    clips = []
     for source in SOURCES:
         tables = {key: _read_table(folder / f"{source}_{table}.txt") for key, table in TABLES.items()}
-        for name, spans in tables["times"].items():
+        for video, spans in tables["times"].items():
             try:
-                clips = tuple(_clip(source, name, k, span, tables["crop"]) for k, span in enumerate(spans))
-                lines = int(tables["lines"].get(name, ["0"])[0]) or None
-                videos.append(HDTFVideo(name, source, tables["url"][name][0], lines, clips))
+                clips += [_clip(tables, source, video, number, span) for number, span in enumerate(spans)]
             except (ValueError, LookupError) as error:
-                raise UserError(f"{folder}: {source}: {name}: no address or not in HDTF's form: {error}") from error
-    return videos
+                problem = f"no address or not in HDTF's form: {error}"
+                raise UserError(f"{folder}: {source}: {video}: {problem}") from error
+    return clips
 
 
-def _clip(source: str, video: str, number: int, span: str, crops: dict[str, list[str]]) -> HDTFClip:
+def _clip(tables: dict[str, dict[str, list[str]]], source: str, video: str, number: int, span: str) -> HDTFClip:
     start, end = map(seconds_of, span.split("-"))
     if end <= start:
         raise ValueError(f"{span} ends before it begins")
-    window = crops.get(f"{video}_{number}")
+    lines, window = int(tables["lines"].get(video, ["0"])[0]), tables["crop"].get(f"{video}_{number}")
     x, width, y, _ = map(int, window or (0, 0, 0, 0))
-    return HDTFClip(f"{source}_{video}_{number:03d}", video, source, start, end, Crop(x, y, width) if window else None)
+    crop = Crop(x, y, width) if window else None
+    return HDTFClip(source, video, number, tables["url"][video][0], lines or None, start, end, crop)
 
 
 def _read_table(path: Path) -> dict[str, list[str]]:
@@ -97,55 +95,55 @@ def hdtf_clips(annotations: Path, videos: Path, out: Path) -> None:
         videos: The folder that is searched for the videos.
         out: The list to write, a CSV file.
     """
-    tables = read_annotations(annotations)
-    files: dict[str, Path] = {}
+    clips, files = read_annotations(annotations), dict[str, Path]()
     for path, _ in search_videos([videos]):
         if (other := files.setdefault(path.stem.lower(), path)) != path:
             log.warning("%s: left out, since %s has its name", path, other)
         if found := DOWNLOADED.fullmatch(path.stem):
             files.setdefault(f"id={found[1]}", path)
-    sources = {source.name: source for video in tables for source in _sources_of(video, files)}
+    sources = [source for clip in clips for source in _find(clip, files)]
     if not sources:
-        raise UserError(f"{videos}: none of HDTF's {len(tables)} videos is there; run hdtf download first")
-    write_clip_list(out, sources.values())
-    _show([clip for video in tables for clip in video.clips], sources)
+        raise UserError(f"{videos}: none of HDTF's videos is there; run hdtf download first")
+    write_clip_list(out, sources)
+    _show(clips, {source.name for source in sources})
 
 
-def _sources_of(video: HDTFVideo, files: dict[str, Path]) -> Iterator[ClipSource]:
-    """Find the clips of a video whose file is there, or that were cut by others."""
-    address, person = ADDRESS.search(video.url), person_of(video.source, video.name)
-    both = f"{video.source}_{video.name}"
-    whole = _first(files, both, video.name) or files.get(f"id={address[1]}" if address else "")
-    try:
-        height = probe(whole).height if whole else 0
-    except MediaError as error:
-        log.warning("left out: %s", error)
-        height = 0
-    for number, clip in enumerate(video.clips):
-        if whole and height:
-            scale = height / (video.lines or height)
-            crop = Crop(*(round(scale * pixels) for pixels in clip.window)) if clip.window else None
-            yield ClipSource(clip.name, whole, clip.start, clip.end, person, crop)
-        elif cut := _first(files, clip.name, f"{both}_{number}", f"{video.name}_{number}"):
-            yield ClipSource(clip.name, cut, identity=person)
+def _find(clip: HDTFClip, files: dict[str, Path]) -> Iterator[ClipSource]:
+    """Find a clip in its video, or a file that holds this clip alone."""
+    both, address, person = f"{clip.source}_{clip.video}", ADDRESS.search(clip.url), person_of(clip.source, clip.video)
+    whole = _first(files, both, clip.video) or files.get(f"id={address[1]}" if address else "")
+    if whole and (height := _height(whole)):
+        scale = height / (clip.lines or height)
+        crop = Crop(*(round(scale * pixels) for pixels in clip.window)) if clip.window else None
+        yield ClipSource(clip.name, whole, clip.start, clip.end, person, crop)
+    elif cut := _first(files, clip.name, f"{both}_{clip.number}", f"{clip.video}_{clip.number}"):
+        yield ClipSource(clip.name, cut, identity=person)
 
 
 def _first(files: dict[str, Path], *names: str) -> Path | None:
     return next((files[name.lower()] for name in names if name.lower() in files), None)
 
 
-def _show(clips: Iterable[HDTFClip], found: Iterable[str]) -> None:
+@lru_cache
+def _height(video: Path) -> int:
+    try:
+        return probe(video).height
+    except MediaError as error:
+        log.warning("left out: %s", error)
+        return 0
+
+
+def _show(clips: Sequence[HDTFClip], found: set[str]) -> None:
     """Print videos, clips and hours of each source, in the tables and found, and the videos that are missing."""
-    table = pd.DataFrame([(*clip[1:3], clip.seconds / 3600) for clip in clips], [clip.name for clip in clips])
-    table.columns = pd.Index(["video", "source", "hours"])
-    table["found"] = table.index.isin(list(found))
-    lines = {}
-    for source in (*SOURCES, "all"):
-        some = table if source == "all" else table[table.source == source]
-        for part, there in (("", some), (" found", some[some.found])):
-            numbers = [there.video.nunique(), len(there), round(there.hours.sum(), 2)]
-            lines[source + part] = [f"{number:g}" for number in numbers]
     out = Console()
-    out.print(pd.DataFrame(lines, ["videos", "clips", "hours"]).T.to_string())
-    if len(missing := table[~table.found]):
-        out.print(f"missing: {', '.join(missing.video.unique())}", soft_wrap=True)
+    for source in (*SOURCES, ""):
+        some = [clip for clip in clips if clip.source.startswith(source)]
+        here = [clip for clip in some if clip.name in found]
+        out.print(f"{source or 'all'}: {_count(some)}; found {_count(here)}", highlight=False)
+    if missing := {clip.video: None for clip in clips if clip.name not in found}:
+        out.print(f"missing: {', '.join(missing)}", soft_wrap=True, highlight=False)
+
+
+def _count(clips: Sequence[HDTFClip]) -> str:
+    hours = sum(clip.end - clip.start for clip in clips) / 3600
+    return f"{len({clip.video for clip in clips})} videos, {len(clips)} clips, {hours:.2f} h"

@@ -8,13 +8,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from difftalk_pl.data.hdtf import HDTFVideo, read_annotations
+from difftalk_pl.data.hdtf import read_annotations
 from difftalk_pl.data.sources import VIDEO_SUFFIXES
 from difftalk_pl.errors import UserError
 from difftalk_pl.files import replacing
 
 log = logging.getLogger(__name__)
 
+RETRIES = 10
 NOT_GONE = re.compile(r"try again later|rate.?limit|countr|not a bot|sign in to confirm|captcha", re.IGNORECASE)
 GONE = re.compile(
     r"private video|video is private|has been removed|removed by the uploader|account .*terminated|no longer available|"
@@ -38,7 +39,6 @@ def hdtf_download(
     out: Path,
     only: list[str] | str | None = None,
     height: int | None = None,
-    retries: int = 10,
     retry_gone: bool = False,
     cookies: Path | None = None,
 ) -> None:
@@ -52,18 +52,17 @@ def hdtf_download(
         out: The folder of the videos; made, or added to.
         only: Names of sources (RD, WDA, WRA) or videos; several as [RD,KatieHill].
         height: Lines of the picture at most.
-        retries: Further tries after errors of network or server, with longer and longer waits.
         retry_gone: Ask again for videos that were gone.
         cookies: A file of cookies for the site, if it wants a signed-in browser.
     """
     names = {only} if isinstance(only, str) else set(only or ())
-    videos = [one for one in read_annotations(annotations) if not names or names & {one.name, one.source}]
-    if not videos:
+    clips = [clip for clip in read_annotations(annotations) if not names or names & {clip.video, clip.source}]
+    if not clips:
         raise UserError(f"{annotations}: no source or video is called {', '.join(names)}")
     options: dict[str, Any] = {
         "format_sort": [f"res:{height}"] if height else [],
         "noplaylist": True,
-        **dict.fromkeys(("retries", "fragment_retries", "extractor_retries"), retries),
+        **dict.fromkeys(("retries", "fragment_retries", "extractor_retries"), RETRIES),
         "retry_sleep_functions": dict.fromkeys(("http", "fragment", "extractor"), lambda n: min(2.0**n, 60.0)),
         "skip_unavailable_fragments": False,
         "cookiefile": None if cookies is None else str(cookies),
@@ -72,12 +71,13 @@ def hdtf_download(
         log.warning("ffmpeg is not installed: only files that hold both picture and sound, often small, can be had")
     out.mkdir(parents=True, exist_ok=True)
     known = _read_downloads(out / "downloads.csv")
-    for video in videos:
-        if video.name not in known or known[video.name].status != "gone" or retry_gone:
-            known[video.name] = _download(video, out, options)
+    videos = {clip.video: clip.url for clip in clips}
+    for name, url in videos.items():
+        if name not in known or known[name].status != "gone" or retry_gone:
+            known[name] = _download(name, url, out, options)
             with replacing(out / "downloads.csv") as file:
                 csv.writer(file).writerows([Download._fields, *known.values()])
-    counts = Counter(known[video.name].status for video in videos)
+    counts = Counter(known[name].status for name in videos)
     log.info("%s: %s", out, ", ".join(f"{count} {status}" for status, count in counts.items()))
     if counts["failed"]:
         raise UserError(f"{out}: {counts['failed']} videos failed; the reasons are in downloads.csv; run it again")
@@ -90,20 +90,20 @@ def _read_downloads(path: Path) -> dict[str, Download]:
         return {row["name"]: Download(**row) for row in csv.DictReader(file)}
 
 
-def _download(video: HDTFVideo, out: Path, options: dict[str, Any]) -> Download:
+def _download(name: str, url: str, out: Path, options: dict[str, Any]) -> Download:
     """Download one video, unless its file is there: yt-dlp names a file when it is whole, and continues parts."""
-    if any((out / f"{video.name}{suffix}").exists() for suffix in VIDEO_SUFFIXES):
-        return Download(video.name, video.url, "done")
+    if any((out / f"{name}{suffix}").exists() for suffix in VIDEO_SUFFIXES):
+        return Download(name, url, "done")
     try:
         from yt_dlp import YoutubeDL
         from yt_dlp.utils import YoutubeDLError
     except ImportError as error:
         raise UserError(f"hdtf download needs yt-dlp ({error}): pip install 'difftalk_pl[download]'") from error
     try:
-        with YoutubeDL({**options, "outtmpl": {"default": str(out / f"{video.name}.%(ext)s")}}) as site:
-            site.download([video.url])
+        with YoutubeDL({**options, "outtmpl": {"default": str(out / f"{name}.%(ext)s")}}) as site:
+            site.download([url])
     except YoutubeDLError as error:
         reason = NOISE.sub("", str(error).replace("\n", " "))
         gone = GONE.search(reason) and not NOT_GONE.search(reason)
-        return Download(video.name, video.url, "gone" if gone else "failed", reason)
-    return Download(video.name, video.url, "done")
+        return Download(name, url, "gone" if gone else "failed", reason)
+    return Download(name, url, "done")

@@ -49,12 +49,10 @@ class Job(NamedTuple):
     retry: bool = False
 
     @property
-    def refusal(self) -> Path:
-        return self.root / "refused" / f"{self.source.name}.json"
-
-    @property
-    def clip_json(self) -> Path:
-        return self.root / "clips" / self.source.name / "clip.json"
+    def records(self) -> tuple[Path, Path]:
+        """Return where a clip and where a refusal is described."""
+        name = self.source.name
+        return self.root / "clips" / name / "clip.json", self.root / "refused" / f"{name}.json"
 
 
 class Outcome(NamedTuple):
@@ -76,55 +74,46 @@ def run_job(job: Job) -> Outcome:
 
 
 def _run(job: Job) -> Outcome:
-    made_from, before = describe(job), _read(job.clip_json)
-    if _is_same(before, made_from):
-        clip, action = Clip(job.root, job.source.name, before["frames"]), "skipped"
-        if before["identity"] != job.source.identity:
-            write_json(job.clip_json, {**before, "identity": job.source.identity})
-        add_missing(clip, job.features, job.models)
-    elif not job.retry and _is_same(refusal := _read(job.refusal), made_from):
-        return Outcome("still refused", refusal["reason"])
+    now, (clip_json, refusal) = describe(job), job.records
+    clip, refused = _read(clip_json), _read(refusal)
+    if clip.get("made_from") == now["made_from"]:
+        if clip["identity"] != job.source.identity:
+            write_json(clip_json, {**clip, "identity": job.source.identity})
+        add_missing(Clip(job.root, job.source.name, clip["frames"]), job.features, job.models)
+        outcome = Outcome("skipped")
+    elif refused.get("made_from") == now["made_from"] and not job.retry:
+        return Outcome("still refused", refused["reason"])
     else:
-        clip, action = make_clip(job, made_from), "prepared"
-    job.refusal.unlink(missing_ok=True)
-    return Outcome(action, frames=clip.frames)
+        outcome = Outcome("prepared", frames=make_clip(job, now))
+    refusal.unlink(missing_ok=True)
+    return outcome
 
 
 def refuse(job: Job, reason: str) -> Outcome:
     """Write down why there is no clip, so that it is not tried again until source or settings change."""
     try:
         record = {"name": job.source.name, "identity": job.source.identity, "reason": reason, **describe(job)}
-        job.refusal.parent.mkdir(exist_ok=True)
-        write_json(job.refusal, record)
+        (job.root / "refused").mkdir(exist_ok=True)
+        write_json(job.records[1], record)
     except OSError as error:
         return Outcome("failed", f"{reason} ({error})")
     return Outcome("refused", reason)
 
 
-def describe(job: Job) -> dict[str, Any]:
-    """Describe what a clip is made from: content and part of the source, and settings."""
+def describe(job: Job) -> dict[str, dict[str, Any]]:
+    """Describe the file, and what a clip is made from: its content, the part of it and the settings."""
     source, status = job.source, job.source.video.stat()
     file = {"path": str(source.video), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    known = (_read(path).get("source", {}) for path in (job.clip_json, job.refusal))
-    digest = next((before["sha256"] for before in known if before.items() >= file.items()), None)
-    part = {} if source.is_whole else {"span": [source.start, source.end]}
-    crop = {"crop": list(source.crop)} if source.crop else {}
-    settings = asdict(job.settings)
-    return {"source": {**file, "sha256": digest or _hash(*file.values()), **part, **crop}, "settings": settings}
+    known = (record for record in map(_read, job.records) if record.get("source", {}).items() >= file.items())
+    digest = next((record["made_from"]["sha256"] for record in known), None) or _hash(*file.values())
+    part = {"span": [source.start, source.end], "crop": source.crop and list(source.crop)}
+    return {"source": file, "made_from": {"sha256": digest, **part, "settings": asdict(job.settings)}}
 
 
-def _is_same(record: dict[str, Any], made_from: dict[str, Any]) -> bool:
-    """Tell whether a clip or a refusal was made from the same content, part and settings."""
-    before, now = record.get("source", {}), made_from["source"]
-    same = all(before.get(key) == now.get(key) for key in ("sha256", "span", "crop"))
-    return same and record["settings"] == made_from["settings"]
+def make_clip(job: Job, description: dict[str, dict[str, Any]]) -> int:
+    """Write a clip and return its number of frames. Raises UserError if it is refused; the message is the reason.
 
-
-def make_clip(job: Job, made_from: dict[str, Any]) -> Clip:
-    """Read the source twice, once for the face and once for the frames, so that memory does not grow with its length.
-
-    Raises:
-        UserError: the clip is refused; the message is the reason.
+    The source is read twice, once for the face and once for the frames, so that memory does not grow with its length.
     """
     source, settings = job.source, job.settings
     info = probe(source.video)
@@ -140,9 +129,9 @@ def make_clip(job: Job, made_from: dict[str, Any]) -> Clip:
         features=[open_features(kind, job.models) for kind in job.features],
         identity=source.identity,
         info={
-            "source": {**made_from["source"], **info._asdict()},
+            "source": {**description["source"], **info._asdict()},
+            "made_from": description["made_from"],
             "audio_seconds": len(audio) / RATE,
-            "settings": made_from["settings"],
             "crop": crop._asdict(),
             "given_crop_problem": problem,
             "faces": {
@@ -154,7 +143,7 @@ def make_clip(job: Job, made_from: dict[str, Any]) -> Clip:
             "versions": versions(),
         },
     )
-    return Clip(job.root, source.name, len(points), source.identity)
+    return len(points)
 
 
 def _read_speech(source: ClipSource, info: VideoInfo, settings: Settings) -> np.ndarray:

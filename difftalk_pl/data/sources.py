@@ -135,11 +135,6 @@ def person_of(source: str, video: str) -> str:
     return "JamesClyburn" if name == "WhipJimClyburn" else name
 
 
-def recording_of(video: str) -> str:
-    """Return the first name of a video of HDTF: one is in the tables under two names."""
-    return "JamesClyburn1" if video == "WhipJimClyburn" else video
-
-
 def read_clip_list(path: Path, identity: IdentityRule = "auto", names: NameRule = "auto") -> list[ClipSource]:
     """Read a list of clips; whether the videos exist is not checked.
 
@@ -148,7 +143,7 @@ def read_clip_list(path: Path, identity: IdentityRule = "auto", names: NameRule 
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restkey="too many cells", restval="")
+            reader = csv.DictReader(file, restval="")
             rows, columns = list(reader), list(reader.fieldnames or [])
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
@@ -157,30 +152,21 @@ def read_clip_list(path: Path, identity: IdentityRule = "auto", names: NameRule 
     sources = []
     for line, row in enumerate(rows, 2):
         try:
-            sources.append(_parse_row(path.absolute().parent, identity, names, **row))
+            sources.append(_parse_row(path.absolute().parent, row, identity, names))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: line {line}: {error}") from error
     return sources
 
 
-def _parse_row(
-    folder: Path,
-    rule: IdentityRule,
-    names: NameRule,
-    video: str,
-    start: str = "",
-    end: str = "",
-    name: str = "",
-    identity: str = "",
-    crop: str = "",
-) -> ClipSource:
-    path, begin, until = folder / video.strip(), seconds_of(start or "0"), seconds_of(end) if end else None
-    if not video or (until is not None and until <= begin):
-        raise ValueError(f"video {video!r} from {start!r} to {end!r} is no clip")
+def _parse_row(folder: Path, cells: dict[str, str], rule: IdentityRule, names: NameRule) -> ClipSource:
+    video, start, end, name, identity, crop = (cells.pop(column, "").strip() for column in COLUMNS)
+    path, begin, until = folder / video, seconds_of(start or "0"), seconds_of(end) if end else None
+    if cells or not video or (until is not None and until <= begin):
+        raise ValueError(f"video {video!r} from {start!r} to {end!r} is no clip, or there are too many cells")
     whole = clip_name(path, folder, names)
-    person = identity or identity_of(path, folder, whole, rule)
+    identity = identity or identity_of(path, folder, whole, rule)
     name = name or (whole if not start and not end else f"{whole}_{round(1000 * begin):08d}")
-    return ClipSource(name, path, begin, until, person, Crop(*map(int, crop.split())) if crop else None)
+    return ClipSource(name, path, begin, until, identity, Crop(*map(int, crop.split())) if crop else None)
 
 
 def seconds_of(time: str) -> float:

@@ -51,7 +51,7 @@ def test_each_video_has_its_status_and_the_next_run_tries_only_what_failed(serve
     kinds = ("ok", "gone", "removed", "busy", "forbidden", "page", "cut")
     tables, out = tables_of(tmp_path / "tables", server, *kinds), tmp_path / "videos"
     with pytest.raises(UserError, match=r"2 videos failed; the reasons are in downloads\.csv"):
-        hdtf_download(tables, out, retries=3)
+        hdtf_download(tables, out)
     found = {name.lower(): (row["status"], row["reason"]) for name, row in rows(out).items()}
     whole = {"ok": ("done", ""), "busy": ("done", ""), "cut": ("done", "")}
     assert found.items() >= whole.items()
@@ -59,7 +59,7 @@ def test_each_video_has_its_status_and_the_next_run_tries_only_what_failed(serve
     assert "HTTP Error 403" in found["forbidden"][1] and "Unsupported URL" in found["page"][1]
     assert all((out / f"{kind.title()}.mp4").read_bytes() == film for kind in whole)
     server.counts.clear()
-    arguments = ["hdtf", "download", "--annotations", str(tables), "--out", str(out), "--retries", "0"]
+    arguments = ["hdtf", "download", "--annotations", str(tables), "--out", str(out)]
     assert main([*arguments, "--only", "[Ok,Gone,Page]"]) == 1
     assert set(server.counts) == {"page"} and "1 videos failed" in capsys.readouterr().err.splitlines()[-1]
     assert main([*arguments, "--only", "Gone", "--retry_gone", "true"]) == 0
