@@ -128,16 +128,6 @@ def test_after_a_cut_another_person_in_the_same_place_is_another_person(cut):
     assert sorted([found(left), found(right)]) == [list(range(cut)), list(range(cut, 30))]
 
 
-def test_a_person_who_was_away_is_the_same():
-    """She leaves for three seconds while he stays; then he and she in shots of their own, elsewhere."""
-    he = [small(picture) for picture in puppet()]
-    frames = beside([*woman(12), *[WALL] * 75, *woman(12)], [*he * 3, *he[:9]])
-    frames += [*beside(he[:9], [WALL] * 9), *beside([WALL] * 14, woman(14))]
-    hers = follow_face(frames, "left", detect_every=15)
-    assert hers.faces_seen == 2
-    assert found(hers) == [*range(12), *range(87, 99), *range(108, 122)]
-
-
 def test_people_of_real_videos(real_clips):
     """Two people in one picture, another picture of the first one alone, and the second one alone."""
     may, french = (

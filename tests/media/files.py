@@ -29,29 +29,31 @@ def make(
     rate=25,
     images=None,
     audio=None,
-    audio_rate=16000,
-    audio_start=0.0,
+    hz=16000,
+    late=0.0,
     codec="libx264",
     options=None,
-    container=None,
     muxer=None,
 ):
-    """Write a video whose frame i is due at times[i] seconds; the last one stays for 1 / rate. audio: (N,) int16."""
+    """Write a video whose frame i is due at times[i] s; the last one stays for 1 / rate.
+
+    audio: (N,) int16 at `hz`, which begins `late` s after zero.
+    """
     images = images if images is not None else [numbered(i) for i in range(len(times))]
-    with av.open(str(path), "w", format=container, options=muxer or {}) as out:
+    with av.open(str(path), "w", options=muxer or {}) as out:
         video = out.add_stream(codec, rate=rate, options=options or {"crf": "12", "g": "50", "bf": "3"})
         video.height, video.width, video.pix_fmt = *images[0].shape[:2], "yuv420p"
         if codec == "libx264":
             video.time_base = video.codec_context.time_base = Fraction(1, TICKS)
         base = video.codec_context.time_base or Fraction(1, rate)
-        sound = out.add_stream("aac", rate=audio_rate, layout="mono") if audio is not None else None
+        track = None if audio is None else out.add_stream("aac", rate=hz, layout="mono")
         for time, image in zip(times, images):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = round(time / base), base
             out.mux(video.encode(frame))
         out.mux(video.encode(None))
-        if sound is not None:
-            out.mux([*sound.encode(audio_frame(audio, audio_rate, audio_start)), *sound.encode(None)])
+        if track is not None:
+            out.mux([*track.encode(audio_frame(audio, hz, late)), *track.encode(None)])
     return path
 
 

@@ -1,13 +1,11 @@
 """Audio at its time: against the samples that the test wrote, spans against the whole."""
 
-from contextlib import closing
-
 import av
 import numpy as np
 import pytest
 
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.audio import audio_pieces, fit_audio, read_audio, read_wav, write_wav
+from difftalk_pl.media.audio import read_audio, read_wav, write_wav
 from difftalk_pl.media.files import MediaError
 from tests.media.files import audio_frame, chirp, lag, make
 
@@ -47,7 +45,7 @@ def test_a_broadcast_clock_starts_at_the_first_packet(tmp_path):
 @pytest.mark.parametrize(("source", "rate"), [(44100, 16000), (16000, 44100)])
 def test_late_audio_is_padded_and_resampled(tmp_path, source, rate):
     """Against the same sweep computed at the wanted rate; a span lies within a sample of the same part of the whole."""
-    late = {"audio": chirp(2.0, source), "audio_rate": source, "audio_start": 0.5}
+    late = {"audio": chirp(2.0, source), "hz": source, "late": 0.5}
     path = make(tmp_path / "v.mp4", [i / 25 for i in range(75)], **late)
     back = read_audio(path, rate)
     assert np.abs(back[: int(0.43 * rate)]).max() < 200
@@ -56,14 +54,6 @@ def test_late_audio_is_padded_and_resampled(tmp_path, source, rate):
     for start, stop in [(0.2, 1.0), (1.123457, 2.0)]:
         span = read_audio(path, rate, start, stop)
         assert abs(lag(back[round(start * rate) : round(stop * rate)], span)) <= 1
-
-
-def test_pieces_make_the_whole_and_are_small(real_clips):
-    path = real_clips / "hdtf_aoc.mp4"
-    with closing(audio_pieces(path)) as pieces:
-        parts = list(pieces)
-    assert max(map(len, parts)) < 4000
-    assert np.array_equal(np.concatenate(parts), read_audio(path))
 
 
 def test_stereo_is_mixed(tmp_path):
@@ -101,9 +91,3 @@ def test_wav_files_are_read_in_parts_and_held_against_their_clip(tmp_path):
     for broken in (path, tmp_path / "missing.wav"):
         with pytest.raises(UserError, match=r"\.wav: .*; prepare its clip again"):
             read_wav(broken, 16000, 16000)
-
-
-def test_audio_is_cut_and_padded(tmp_path):
-    assert np.array_equal(fit_audio(np.arange(5, dtype=np.int16), 3), [0, 1, 2])
-    padded = fit_audio(np.arange(1, 4, dtype=np.int16), 5)
-    assert np.array_equal(padded, [1, 2, 3, 0, 0]) and padded.dtype == np.int16

@@ -117,12 +117,6 @@ def test_reading_backwards_holds_a_block_and_no_more(tmp_path, monkeypatch):
     assert peak < 14 * 256 * 256 * 3
 
 
-def test_decoding_a_span_begins_at_the_key_frame_before(tmp_path):
-    path = moving(tmp_path / "v.mp4", options=X264 | {"g": "10"})
-    with video._open_stream(path, 2.2) as (*_, frames):
-        assert next(frames).time == pytest.approx(2.0)
-
-
 def test_a_span_may_end_a_second_beyond_the_file(tmp_path):
     path = moving(tmp_path / "v.mp4", times=[i / 25 for i in range(50)])
     assert len(list(read_frames(path, 25, 1.0, 3.0))) == 25
@@ -140,15 +134,6 @@ def test_only_the_first_frames_are_read_and_judged(tmp_path):
     assert [len(list(read_frames(path, 60, count=count))) for count in (0, 1, 50)] == [0, 1, 50]
     with pytest.raises(MediaError, match=r"v\.mp4: (breaks off at \d\.\d s of 4\.0 s|damaged)"):
         list(read_frames(path))
-
-
-def test_a_file_that_changes_between_two_passes_is_named(tmp_path):
-    path = moving(tmp_path / "v.mp4")
-    source = SourceVideo(path)
-    assert len(list(source.frames())) == 70
-    moving(path, times=[i / 25 for i in range(10)])
-    with pytest.raises(MediaError, match=r"v\.mp4: frame 10 cannot be decoded a second time"):
-        list(source.ordered(range(70)))
 
 
 def test_rotation_of_phones(tmp_path):

@@ -8,40 +8,35 @@ from scipy.ndimage import gaussian_filter
 
 from difftalk_pl.errors import UserError
 from difftalk_pl.media.audio import audio_pieces, read_audio
-from difftalk_pl.media.colour import ToLuma
+from difftalk_pl.media.colour import ToLuma, ToRGB
 from difftalk_pl.media.files import MediaError, WriteError
 from difftalk_pl.media.video import read_frames
 from difftalk_pl.media.writer import TAG, read_tags, refuse_target, write_video
 from tests.media.files import chirp, lag, make, numbered
 
 
-def flat_yuv(path, matrix, full, y=120, u=100, v=160):
-    """One frame of one colour, with tags of matrix and range."""
-    with av.open(str(path), "w") as out:
+@pytest.mark.parametrize(
+    "matrix, full, kr, kb", [(2, False, 0.299, 0.114), (1, False, 0.2126, 0.0722), (6, True, 0.299, 0.114)]
+)
+def test_colours_follow_the_tags_of_the_file_and_pixels_become_square(tmp_path, matrix, full, kr, kb):
+    """Known YUV in, the standard's formula beside what is read. Untagged (2) is BT.601."""
+    y, u, v = 120, 100, 160
+    with av.open(str(tmp_path / "v.mp4"), "w") as out:
         stream = out.add_stream("libx264", rate=25, options={"qp": "0"})
-        stream.width = stream.height = 64
-        stream.pix_fmt = "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         stream.codec_context.colorspace, stream.codec_context.color_range = matrix, 2 if full else 1
+        stream.codec_context.sample_aspect_ratio = 2
         planes = [np.full((64, 64), y, np.uint8), np.full((16, 64), u, np.uint8), np.full((16, 64), v, np.uint8)]
         frame = av.VideoFrame.from_ndarray(np.concatenate(planes), format="yuv420p")
         frame.colorspace, frame.color_range = matrix, 2 if full else 1
         out.mux([*stream.encode(frame), *stream.encode(None)])
-    return path
-
-
-@pytest.mark.parametrize(
-    "matrix, full, kr, kb", [(2, False, 0.299, 0.114), (1, False, 0.2126, 0.0722), (6, True, 0.299, 0.114)]
-)
-def test_colours_follow_the_tags_of_the_file(tmp_path, matrix, full, kr, kb):
-    """Known YUV in, the standard's formula beside what is read. Untagged (2) is BT.601."""
-    y, u, v = 120, 100, 160
-    path = flat_yuv(tmp_path / "v.mp4", matrix, full, y, u, v)
     luma = y / 255 if full else (y - 16) / 219
     cb, cr = ((u - 128) / 255, (v - 128) / 255) if full else ((u - 128) / 224, (v - 128) / 224)
     red, blue = luma + 2 * (1 - kr) * cr, luma + 2 * (1 - kb) * cb
     green = (luma - kr * red - kb * blue) / (1 - kr - kb)
-    np.testing.assert_allclose(next(read_frames(path))[32, 32], 255 * np.array([red, green, blue]), atol=1.5)
-    assert next(read_frames(path, convert=ToLuma))[32, 32] == y
+    (rgb,), (gray,) = (list(read_frames(tmp_path / "v.mp4", convert=convert)) for convert in (ToRGB, ToLuma))
+    np.testing.assert_allclose(rgb[32, 32], 255 * np.array([red, green, blue]), atol=1.5)
+    assert gray[32, 32] == y and gray.shape == rgb.shape[:2] == (64, 128)
 
 
 @pytest.mark.parametrize("height", [256, 720])
@@ -58,20 +53,11 @@ def test_written_pictures_come_back_unshifted(tmp_path, height):
         assert 10 * np.log10(255**2 / (error**2).mean()) > 42
 
 
-def test_odd_sides_are_padded_by_their_edge_and_pixels_made_square(tmp_path):
+def test_odd_sides_are_padded_by_their_edge(tmp_path):
     image = skimage.data.astronaut()[:101, :75]
     write_video(tmp_path / "v.mp4", [image] * 2, crf=1)
     frame = next(read_frames(tmp_path / "v.mp4"))
-    assert frame.shape == (102, 76, 3)
-    assert np.abs(frame[101, :75].astype(float) - image[100]).mean() < 12
-    with av.open(str(tmp_path / "oblong.mp4"), "w") as out:
-        stream = out.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        stream.codec_context.sample_aspect_ratio = 2
-        frame = av.VideoFrame.from_ndarray(skimage.data.astronaut()[:64, :64], format="rgb24")
-        out.mux([*stream.encode(frame), *stream.encode(None)])
-    (luma,) = read_frames(tmp_path / "oblong.mp4", convert=ToLuma)
-    assert luma.shape == next(read_frames(tmp_path / "oblong.mp4")).shape[:2] == (64, 128)
+    assert frame.shape == (102, 76, 3) and np.abs(frame[101, :75].astype(float) - image[100]).mean() < 12
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])
@@ -79,7 +65,7 @@ def test_odd_sides_are_padded_by_their_edge_and_pixels_made_square(tmp_path):
 def test_written_audio_lies_where_it_was(tmp_path, rate, seconds):
     """Too short, as long, too long for 2 s of frames; as an array and in pieces of a file, to the same packets."""
     frames = [numbered(i) for i in range(50)]
-    file = make(tmp_path / "a.mp4", [0, 0.04], audio=chirp(seconds, rate), audio_rate=rate)
+    file = make(tmp_path / "a.mp4", [0, 0.04], audio=chirp(seconds, rate), hz=rate)
     sound = read_audio(file, rate)
     write_video(tmp_path / "whole.mp4", frames, audio=sound, rate=rate)
     write_video(tmp_path / "pieces.mp4", frames, audio=audio_pieces(file, rate), rate=rate)
