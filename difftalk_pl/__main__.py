@@ -97,6 +97,11 @@ OURS = {
         "print the results of runs as one table: markdown, LaTeX or csv",
         "runs/one runs/two wav2lip.json --format latex --paper table3",
     ),
+    "benchmark": Command(
+        "difftalk_pl.benchmark",
+        "measure speed and memory of an experiment's training steps and of its loader",
+        "experiments/demo/diffusion.yaml --steps 20",
+    ),
 }
 HELP = """usage: python -m difftalk_pl COMMAND [options]
 
