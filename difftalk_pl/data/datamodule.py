@@ -1,8 +1,8 @@
 """HDTFDataModule: which clips train, validate and test, and the loaders of their windows."""
 
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +16,13 @@ from difftalk_pl.data.dataset import (
     GENERATION,
     MASKED_FRAME,
     TRAINING,
+    ClipBatches,
     WindowDataset,
 )
 from difftalk_pl.data.features.kinds import KINDS, FeatureModel
 from difftalk_pl.data.features.stored import check_features, read_record
 from difftalk_pl.data.features.windows import AROUND, FPS
 from difftalk_pl.data.latents import LatentCache
-from difftalk_pl.data.loaders import Loading, clip_loader, window_loader
 from difftalk_pl.data.masks import MaskName, MaskPolicy
 from difftalk_pl.data.quality import keep_clips
 from difftalk_pl.data.references import ReferencePolicy, ReferenceRule, read_face
@@ -34,8 +34,23 @@ from difftalk_pl.errors import UserError
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class Loading:
+    """How windows become batches.
+
+    Args:
+        batch_size: windows a step and process.
+        eval_batch_size: windows a step in validation and test.
+        workers: loader processes of each process.
+    """
+
+    batch_size: int = 16
+    eval_batch_size: int = 16
+    workers: int = 2
+
+
 class HDTFDataModule(L.LightningDataModule):
-    """WindowDataset of a prepared dataset: HDTF's, or any other.
+    """Windows of a prepared dataset: HDTF's, or any other.
 
     Args:
         root: a folder that prepare or synthesize wrote.
@@ -108,59 +123,38 @@ class HDTFDataModule(L.LightningDataModule):
             return
         if stage == "predict" and self.contents == "frames":
             raise UserError("predict needs a diffusion model (stage 2); test shows what an autoencoder reconstructs")
-        trains = stage in ("fit", "validate")
-        used = {"fit": ["train", "val"], "validate": ["val"]}.get(stage, ["test"])
-        used = [side for side in used if self.sides[side] or side != "val"]
-        if empty := [side for side in used if not self.sides[side]]:
-            raise UserError(f"{self.root}: no clip on the {empty[0]} side; change data.split")
+        needed = {"fit": "train", "validate": "val"}.get(stage, "test")
+        if not self.sides[needed]:
+            raise UserError(f"{self.root}: no clip on the {needed} side; change data.split")
+        evaluated = "val" if stage in ("fit", "validate") else "test"
         if self.contents != "frames":
-            self._check_features([clip for side in used for clip in self.sides[side]])
-        self.windows = {side: self._loss_windows(side) for side in used} if trains else {}
-        if trains and ("val" not in used or (stage == "fit" and not self.val_clips)):
-            self.evaluated = None
-        elif stage == "fit":
-            self.evaluated = self.evaluation("val", self.val_clips, max(round(self.val_seconds * FPS), 1))
-        else:
-            self.evaluated = self.evaluation(used[0], control=stage != "predict")
+            self._check_features([*self.sides[needed], *self.sides[evaluated]])
+        losses = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ())
+        self.windows = {side: self._open_losses(side) for side in losses if self.sides[side]}
+        clips, frames = self.sides[evaluated], self.frames_per_clip[evaluated]
+        if stage == "fit":
+            clips, frames = clips[: self.val_clips], max(round(self.val_seconds * FPS), 1)
+        self.evaluated = self._open_whole(clips, frames, stage in ("validate", "test")) if clips else None
 
-    def _loss_windows(self, side: str) -> WindowDataset:
+    def _open_losses(self, side: str) -> WindowDataset:
         parts = {"frames": FRAME, "latents": TRAINING, "images": GENERATION}[self.contents]
-        return WindowDataset(
-            self.sides[side],
-            parts,
-            mask=self.mask,
-            features=self.features,
-            latents=self._latents(self.sides[side]) if "latents" in parts else None,
-            reference=self.rule,
-            seed=self.seed,
-            fixed=side != "train",
-            frames_per_clip=self.frames_per_clip[side],
-            smoothing=self.smoothing,
-        )
+        latents = self._latents(self.sides[side]) if "latents" in parts else None
+        frames, fixed = self.frames_per_clip[side], side != "train"
+        return self._open(self.sides[side], parts, self.rule, frames, latents=latents, fixed=fixed)
 
-    def evaluation(
-        self, side: str, clips: int | None = None, frames: int | None = None, control: bool = False
-    ) -> WindowDataset:
-        """Open whole clips; a frame without a reference far enough away takes the furthest one.
-
-        Args:
-            clips: the first so many of the side.
-            frames: of each, from its beginning; by default val_frames or test_frames.
-            control: with the audio of other moments.
-        """
+    def _open_whole(self, clips: list[Clip], frames: int | None, control: bool) -> WindowDataset:
+        """A frame without a reference far enough away takes the furthest one."""
+        parts = MASKED_FRAME if self.contents == "frames" else EVALUATION if control else GENERATION
         policy = ReferencePolicy.parse(self.reference)
-        return WindowDataset(
-            self.sides[side][:clips],
-            MASKED_FRAME if self.contents == "frames" else EVALUATION if control else GENERATION,
-            mask=self.mask,
-            features=self.features,
-            reference=ReferenceRule(self.rule.min_gap, lenient=True, source=policy.frames),
-            seed=self.seed,
-            fixed=True,
-            frames_per_clip=frames or self.frames_per_clip[side],
-            smoothing=self.smoothing,
-            picture=None if policy.file is None else read_face(policy.file, self.frame_size),
-        )
+        rule = ReferenceRule(self.rule.min_gap, lenient=True, source=policy.frames)
+        picture = None if policy.file is None else read_face(policy.file, self.frame_size)
+        return self._open(clips, parts, rule, frames, picture=picture, fixed=True)
+
+    def _open(
+        self, clips: list[Clip], parts: Any, rule: ReferenceRule, frames: int | None, **own: Any
+    ) -> WindowDataset:
+        shared = {"mask": self.mask, "features": self.features, "seed": self.seed, "smoothing": self.smoothing}
+        return WindowDataset(clips, parts, reference=rule, frames_per_clip=frames, **shared, **own)
 
     def _check_features(self, clips: list[Clip]) -> None:
         """Only the first readable file is opened: a damaged clip costs itself alone, later."""
@@ -196,9 +190,9 @@ class HDTFDataModule(L.LightningDataModule):
         return [] if windows is None else [(clip, len(windows.indices(n))) for n, clip in enumerate(windows.clips)]
 
     def train_dataloader(self) -> DataLoader:
-        windows, loading = self.windows["train"], self.loading
+        windows, size = self.windows["train"], self.loading.batch_size
         sampler = WindowSampler(len(windows), self.seed, *self._rank())
-        loader = window_loader(windows, sampler, loading, loading.batch_size, len(sampler) > loading.batch_size)
+        loader = self._loader(windows, sampler, size, drop_last=len(sampler) > size)
         if self.trainer is not None:
             sampler.set_epoch(self.trainer.current_epoch)
             if self.trainer.fit_loop.restarting:
@@ -222,31 +216,27 @@ class HDTFDataModule(L.LightningDataModule):
         if "val" not in self.windows:
             return []
         windows, (rank, world_size) = self.windows["val"], self._rank()
-        own = range(rank, len(windows), world_size)
-        loss = window_loader(windows, own, self.loading, self.loading.eval_batch_size)
+        loss = self._loader(windows, range(rank, len(windows), world_size), self.loading.eval_batch_size)
         return [loss] if self.evaluated is None else [loss, self.test_dataloader()]
 
     def test_dataloader(self) -> DataLoader:
-        """Return the loader of whole clips."""
+        """Return the loader of whole clips. One worker at most, so that it knows which clips have failed."""
         assert self.evaluated is not None
-        together = self.loading.eval_batch_size if self.sequential else 1
-        return clip_loader(self.evaluated, self.loading, together, *self._rank())
+        size = self.loading.eval_batch_size
+        batches = ClipBatches.of_rank(self.evaluated, *self._rank(), size, size if self.sequential else 1)
+        return DataLoader(batches, batch_size=None, num_workers=min(self.loading.workers, 1))
 
     def predict_dataloader(self) -> DataLoader:
         return self.test_dataloader()
 
+    def _loader(self, windows: Any, sampler: Any, batch_size: int, drop_last: bool = False) -> DataLoader:
+        workers = self.loading.workers
+        options = {"num_workers": workers, "persistent_workers": workers > 0}
+        return DataLoader(windows, batch_size, sampler=sampler, drop_last=drop_last, **options)  # type: ignore[arg-type]
+
     def _rank(self) -> tuple[int, int]:
         """Rank and number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-    def own_clips(self, windows: WindowDataset) -> range:
-        """Numbers of the clips that this process evaluates."""
-        rank, world_size = self._rank()
-        return range(rank, len(windows.clips), world_size)
-
-    def evaluation_loader(self, windows: WindowDataset, indices: Sequence[int]) -> DataLoader:
-        """Batches of these windows, in their order."""
-        return DataLoader(windows, self.loading.eval_batch_size, sampler=indices)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a model must find in its data again, and the people that it was trained on."""

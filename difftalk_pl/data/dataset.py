@@ -5,7 +5,6 @@ import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import zip_longest
 from typing import Any, Literal, TypedDict
 
@@ -21,7 +20,6 @@ from difftalk_pl.data.pixels import to_network
 from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.data.sampler import Draw
 from difftalk_pl.errors import UserError, reason_of
-from difftalk_pl.media.video import FrameReader
 
 log = logging.getLogger(__name__)
 
@@ -65,23 +63,17 @@ class ClipBatch(TypedDict):
 class _OpenClip:
     """One clip's files as one process has them open."""
 
-    def __init__(self, clip: Clip, features: str | None, latents: LatentCache | None) -> None:
+    def __init__(self, clip: Clip, windows: "WindowDataset") -> None:
         self.clip, self.landmarks = clip, clip.pool_landmarks
-        self.features = None if features is None else clip.features(features)
-        self.latents = None if latents is None else latents.open(clip)
+        self.features = None if windows.features is None else clip.features(windows.features)
+        self.latents = None if windows.latents is None else windows.latents.open(clip)
+        self.video = clip.reader() if "image" in windows.parts else None
         self.scores: np.ndarray | None = None  # of all frames as references, where there is one for all
-
-    @cached_property
-    def video(self) -> FrameReader:
-        return self.clip.reader()
 
     def image(self, frame: int) -> np.ndarray:
         """(3, H, W) float32 in [-1, 1]."""
+        assert self.video is not None
         return to_network(self.video[frame])
-
-    def close(self) -> None:
-        if "video" in self.__dict__:
-            self.video.close()
 
 
 class WindowDataset(Dataset):
@@ -126,9 +118,13 @@ class WindowDataset(Dataset):
         self.seed, self.fixed, self.smoothing = seed, fixed, smoothing
         self.picture = None if picture is None else to_network(picture)
         self.has_reference = bool(self.parts & {"reference", "latents"})
-        self.clips = [clip for clip in clips if self._targets(clip) > 0]
-        self._log_unused_frames(clips)
-        self.ends = np.cumsum([min(self._targets(clip), frames_per_clip or clip.frames) for clip in self.clips])
+        targets = [self.rule.targets(clip.frames) if self.has_reference else clip.frames for clip in clips]
+        self.clips = [clip for clip, count in zip(clips, targets, strict=True) if count]
+        if short := [f"{clip.name} ({clip.frames} frames)" for clip, n in zip(clips, targets, strict=True) if not n]:
+            log.warning("not used, no two frames %d apart: %s", self.rule.min_gap, ", ".join(short))
+        if not self.clips:
+            raise UserError(f"no clip to read: {len(clips)} given, of which {len(short)} are too short for references")
+        self.ends = np.cumsum([min(count, frames_per_clip or count) for count in targets if count])
         self._files: OrderedDict[int, _OpenClip] = OrderedDict()
         self._process = os.getpid()
 
@@ -202,24 +198,16 @@ class WindowDataset(Dataset):
         if self._process != os.getpid():  # decoders must not be shared with the process that forked this one
             self._files, self._process = OrderedDict(), os.getpid()
         if number not in self._files:
-            self._files[number] = _OpenClip(self.clips[number], self.features, self.latents)
+            self._files[number] = _OpenClip(self.clips[number], self)
             if len(self._files) > OPEN_CLIPS:
-                self._files.popitem(last=False)[1].close()
+                oldest = self._files.popitem(last=False)[1]
+                if oldest.video is not None:
+                    oldest.video.close()
         self._files.move_to_end(number)
         return self._files[number]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": OrderedDict()}
-
-    def _targets(self, clip: Clip) -> int:
-        return self.rule.targets(clip.frames) if self.has_reference else clip.frames
-
-    def _log_unused_frames(self, clips: Sequence[Clip]) -> None:
-        short = [f"{clip.name} ({clip.frames} frames)" for clip in clips if self._targets(clip) == 0]
-        if short:
-            log.warning("not used, no two frames %d apart: %s", self.rule.min_gap, ", ".join(short))
-        if not self.clips:
-            raise UserError(f"no clip to read: {len(clips)} given, of which {len(short)} are too short for references")
 
 
 class ClipBatches(Dataset):
@@ -245,6 +233,16 @@ class ClipBatches(Dataset):
         frames = [sum(len(windows.indices(clip)) for clip in group) for group in self.groups]
         self.ends = np.cumsum([-(-count // batch_size) for count in frames], dtype=int)
         self._group, self._failed = -1, set[str]()
+
+    @classmethod
+    def of_rank(
+        cls, windows: WindowDataset, rank: int, world_size: int, batch_size: int, together: int
+    ) -> "ClipBatches":
+        """Take every world_size-th clip. All ranks get equally many batches, so that their collectives match."""
+        dealt = [range(each, len(windows.clips), world_size) for each in range(world_size)]
+        shards = [cls(windows, clips, batch_size, together) for clips in dealt]
+        shards[rank].length = max(map(len, shards))
+        return shards[rank]
 
     def __len__(self) -> int:
         return int(max([self.length, *self.ends[-1:]]))
