@@ -22,7 +22,6 @@ class AutoencoderConfig:
 
     Args:
         block_out_channels: width of every level; each level after the first halves the side.
-        codes: entries of the codebook.
         mid_block_attention: self-attention at the deepest level (vq-f4-noattn has none).
         attention_levels: levels with self-attention in every block (vq-f8: the last); empty for none.
     """
@@ -133,11 +132,9 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def normalise_latents(self, vectors: Tensor) -> Tensor:
-        """Give every channel of z mean 0 and deviation 1 without changing what an unquantised pass decodes.
+        """Normalise z by the statistics of its cells (N, C), within the 1 x 1 convolutions around the codebook.
 
-        Diffusion expects about unit variance and latents are never scaled outside, so the scale is moved into the 1 x 1
-        convolutions around the codebook. Not in the paper. Call it before k-means. vectors: cells of z, (N, C).
-        Returns them normalised.
+        Diffusion expects about unit variance. An unquantised pass decodes the same as before. Not in the paper.
         """
         mean, deviation = vectors.mean(0), vectors.std(0).clamp(min=1e-6)
         before, after = self.vq.quant_conv, self.vq.post_quant_conv
@@ -149,8 +146,5 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def initialise_codebook(self, vectors: Tensor, seed: int = 0) -> None:
-        """Set the codebook to k-means centres of encoder outputs (N, C); the uniform start leaves most codes unused.
-
-        Raises UserError with fewer distinct vectors than codes.
-        """
+        """Set the codebook to k-means centres of encoder outputs (N, C); the uniform start leaves most codes unused."""
         self.codes.copy_(torch.from_numpy(kmeans(vectors.detach().float().cpu().numpy(), self.config.codes, seed)))

@@ -32,11 +32,10 @@ class ConditioningConfig:
         audio_channels: channels C of an audio feature step (DeepSpeech logits: 29).
         context: single joins audio and landmark code into one token, as released; tokens has one per audio step or
             frame and one per group of landmarks (models/tokens.py).
-        audio_tokens: for tokens: one token per step of 20 ms (30), or per frame (8).
-        joint: for tokens: add the single token's code to every token.
+        audio_tokens: of `tokens`: one per step of 20 ms (30), or one per frame (8).
+        joint: of `tokens`: add the single token's code to every token.
         smoothing: frames before and after the target whose audio is seen.
-        landmark_scale: factor on landmarks, which arrive as fractions of the side; as released, pixels of a 256 px
-            frame. Small models train better with about 1.
+        landmark_scale: factor on landmarks in fractions of the side; released: 256. Small models prefer about 1.
         landmark_centre: subtracted from the fractions before scaling; 0 as released.
     """
 
@@ -87,10 +86,7 @@ class AudioEncoder(nn.Module):
 
 
 class AudioSmoothing(nn.Module):
-    """Learned average over neighbouring frames, (B, 8, 64) -> (B, 64). Paper, section 3.2.
-
-    As released, the weights are computed from half of the channels.
-    """
+    """Learned average over neighbouring frames, (B, 8, 64) -> (B, 64). Paper, section 3.2."""
 
     def __init__(self, frames: int = sum(AROUND) + 1) -> None:
         super().__init__()

@@ -54,7 +54,6 @@ def _vgg16() -> list[nn.Module]:
 
 
 def _squeezenet() -> list[nn.Module]:
-    """Version 1.1."""
     return [
         *(nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(True), nn.MaxPool2d(3, 2, ceil_mode=True)),
         *(Fire(64, 16, 64), Fire(128, 16, 64), nn.MaxPool2d(3, 2, ceil_mode=True)),
@@ -79,11 +78,7 @@ BACKBONES: dict[Network, Backbone] = {
 
 
 class LPIPS(nn.Module):
-    """Frozen distance of pictures in [-1, 1], with gradients to the pictures only.
-
-    Pictures in [0, 1] give smaller distances and are not detected. alex is the authors' choice as a measure, vgg the
-    usual one as a loss.
-    """
+    """Frozen distance of pictures in [-1, 1], with gradients to the pictures only; in [0, 1] it would be too small."""
 
     shift: Tensor
     scale: Tensor

@@ -1,13 +1,13 @@
 """Published weight files: find them, check their hash, read them; `fetch-weights` downloads them."""
 
 import hashlib
-import importlib.util
 import logging
 import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
+import torchmetrics
 from torch import Tensor
 
 from difftalk_pl.errors import UserError
@@ -21,7 +21,6 @@ BACKBONES = {  # torchvision's names; after the dash, the start of the file's SH
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
 }
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
-CHUNK = 1 << 20
 
 
 class Published(NamedTuple):
@@ -49,16 +48,11 @@ def checkpoints_folder() -> Path:
 
 
 def find_backbone(network: str, given: Path | None, option: str) -> Path:
-    """Return the weight file of an ImageNet network: the given one, else torchvision's in torch's folder.
+    """Return the weight file of alex, vgg or squeeze: the given one, else torchvision's in torch's folder.
 
-    Args:
-        network: alex, vgg or squeeze.
-        given: a file under any name.
-        option: the setting that `given` comes from, for messages.
+    option: the setting that `given` comes from, for messages.
 
-    Raises:
-        MissingWeights: there is no such file.
-        UserError: its name carries a hash, and the file has another.
+    Raises MissingWeights for no file, UserError for another hash than the one in its name.
     """
     name = BACKBONES[network]
     path = Path(given) if given is not None else checkpoints_folder() / name
@@ -77,7 +71,7 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -95,9 +89,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def read_lpips_heads(network: str) -> dict[str, Tensor]:
     """Read the learnt weights of LPIPS's layers, which torchmetrics contains."""
-    package = importlib.util.find_spec("torchmetrics")
-    assert package is not None and package.submodule_search_locations is not None
-    root = Path(package.submodule_search_locations[0])
+    root = Path(torchmetrics.__file__).parent
     return read_tensors(root / "functional" / "image" / "lpips_models" / f"{network}.pth")
 
 
@@ -127,6 +119,5 @@ def fetch_weights(networks: list[Literal["alex", "vgg", "squeeze", "syncnet"]]) 
 def _published(network: str) -> Published:
     if network == "syncnet":
         return SYNCNET
-    expected = HASH_IN_NAME.search(BACKBONES[network])
-    assert expected is not None
-    return Published(BACKBONES[network], SOURCE, expected[1])
+    name = BACKBONES[network]
+    return Published(name, SOURCE, HASH_IN_NAME.findall(name)[0])

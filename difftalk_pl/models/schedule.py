@@ -29,10 +29,8 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "heun": ("HeunDiscreteScheduler", TRAILING),
     "lms": ("LMSDiscreteScheduler", TRAILING),
 }
-# The add_noise of KDPM2 ignores that every second evaluation lies between two timesteps (diffusers 0.42).
-WITHOUT_MASK = ("KDPM2DiscreteScheduler",)
 # These look back at steps that a start in the middle leaves out.
-ONLY_WHOLE = ("HeunDiscreteScheduler", "LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "PNDMScheduler")
+ONLY_WHOLE = ("HeunDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler")
 
 
 @dataclass
@@ -185,8 +183,6 @@ def sample(
     """
     kind = type(scheduler).__name__
     partial = previous is not None and start < 1
-    if known is not None and kind in WITHOUT_MASK:
-        raise UserError(f"{kind} cannot hold a known latent: choose another scheduler")
     if partial and kind in ONLY_WHOLE:
         raise UserError(f"{kind} cannot start in the middle: leave steadiness.start at 1")
     accepted = inspect.signature(scheduler.step).parameters

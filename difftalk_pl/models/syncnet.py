@@ -57,10 +57,7 @@ class SyncNetConfig:
 
 
 class SyncNet(nn.Module):
-    """Two separate networks under the published names, so that a published file loads strictly.
-
-    Freeze it before judging: batch normalisation over the judged clip would change the judge.
-    """
+    """Two separate networks under the published names, so that a published file loads strictly."""
 
     def __init__(self, config: SyncNetConfig = SyncNetConfig()) -> None:
         super().__init__()
@@ -71,7 +68,7 @@ class SyncNet(nn.Module):
         self.netcnnlip = _lip_layers(config)
 
     def freeze(self) -> "SyncNet":
-        """Set evaluation mode without gradients of the weights; gradients to the inputs flow."""
+        """Set evaluation mode, so that judging does not change it, without gradients of the weights."""
         return self.eval().requires_grad_(False)
 
     def embed_audio(self, mfcc: Tensor) -> Tensor:
@@ -79,10 +76,7 @@ class SyncNet(nn.Module):
         return self._finish(self.netfcaud(rearrange(self.netcnnaud(mfcc), "b c 1 1 -> b c")))
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """Embed all windows of five consecutive frames, (T, 3, side, side) BGR, 0 to 255 -> (T - 4, C).
-
-        Only the first layer looks along time, and it does not pad: the result equals that of single windows.
-        """
+        """Embed all windows of five consecutive frames, (T, 3, side, side) BGR, 0 to 255 -> (T - 4, C)."""
         return rearrange(self.embed_stretches(rearrange(frames, "t c h w -> 1 t c h w")), "1 t c -> t c")
 
     def embed_stretches(self, frames: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """Conditioning with several tokens (`context: tokens`). Not in the paper.
 
 With the released model's single token the softmax has one key, so that queries, keys and their norm have no effect.
-Even attention over many tokens blurs them at first: with `joint`, every token adds its own part, which starts at zero,
-to the code of the single token, so that training starts from the single-token model.
+With `joint`, every token adds its own part, which starts at zero, to the code of the single token.
 """
 
 import torch
@@ -36,8 +35,7 @@ GROUPS = {  # places among the 39 landmarks without the mouth
 def distinct_steps(audio: Tensor, own: int) -> Tensor:
     """Return every step once, in order of time, (B, F, 16, C) -> (B, 2F + 14, C).
 
-    Windows of neighbouring frames overlap by 14 of 16 steps. The target's window, in slot `own`, is taken whole; its
-    neighbours add the two steps that only they have.
+    The target's window, in slot `own`, is taken whole; its neighbours add the two steps that only they have.
     """
     before, whole, after = audio[:, :own, :2], audio[:, own], audio[:, own + 1 :, -2:]
     outside = [rearrange(part, "b frames steps c -> b (frames steps) c") for part in (before, after)]

@@ -21,7 +21,7 @@ from difftalk_pl.models.conditioning import Condition, without_sound
 from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.training.codec import LatentCodec
-from difftalk_pl.training.optim import Optimisation, gradient_norm, stop_unless_finite
+from difftalk_pl.training.optim import Optimisation, check_gradients, stop_unless_finite
 from difftalk_pl.training.weights import Weights, checked_entry, entry, load_into, read_weights, weights_hash
 
 
@@ -94,10 +94,7 @@ class DiffusionTraining(ClipGeneration):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        norm = gradient_norm(self.difftalk.parameters())
-        self.log("train/gradient_norm", norm)
-        if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # float16's scaler leaves out such steps
-            stop_unless_finite(self, {"gradient_norm": norm})
+        check_gradients(self)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor] | None:
         """Add the loss with noise that is a function of clip and frame: the same in all epochs and on any rank."""

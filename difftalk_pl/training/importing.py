@@ -83,7 +83,7 @@ def open_weights(
         ) from error
     except (UserError, ValueError, RuntimeError, IndexError) as error:
         raise UserError(f"{file}: {error}") from error
-    weights.path, weights.origin = file, f"Imported from {file.name}, {'last' if raw else 'averaged'} weights."
+    weights.path = file
     return weights
 
 

@@ -70,6 +70,14 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     return torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
 
 
+def check_gradients(module: L.LightningModule) -> None:
+    """Log the norm of the gradients. Raises UserError if it is not finite, but with float16, whose scaler skips it."""
+    norm = gradient_norm(module.parameters())
+    module.log("train/gradient_norm", norm)
+    if getattr(module.trainer.precision_plugin, "scaler", None) is None:
+        stop_unless_finite(module, {"gradient_norm": norm})
+
+
 def stop_unless_finite(module: L.LightningModule, values: Mapping[str, Tensor], clips: Iterable[str] = ()) -> None:
     """Raise UserError on all ranks if a value of any rank is not finite. Call it before the optimizer's step."""
     finite = torch.stack([value.detach().float() for value in values.values()]).isfinite()

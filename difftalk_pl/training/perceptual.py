@@ -35,13 +35,9 @@ class Perceptual:
 class PerceptualDistance:
     """A frozen LPIPS with its file. No nn.Module, so that checkpoints, EMA, optimizers and DDP do not see it.
 
-    Args:
-        network: alex, vgg or squeeze.
-        weights: a file, or None for the published one in torch's folder.
-        option: the setting that `weights` comes from, for messages.
+    weights: a file, or None for the published one in torch's folder. option: the setting of it, for messages.
 
-    Raises:
-        MissingWeights, UserError: no file, or not one of this network.
+    Raises MissingWeights for no file, UserError for a file of another network.
     """
 
     def __init__(self, network: Network, weights: Path | None, option: str) -> None:

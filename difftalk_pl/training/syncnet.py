@@ -14,17 +14,16 @@ from torchmetrics import MeanMetric
 from difftalk_pl.data.sync import SyncSample
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.syncnet import SyncNet, SyncNetConfig
-from difftalk_pl.training.optim import Optimisation, gradient_norm, stop_unless_finite
+from difftalk_pl.training.optim import Optimisation, check_gradients, stop_unless_finite
 from difftalk_pl.training.weights import DATA_ENTRY, checked_entry, entry, load_into, read_weights, weights_hash
 
 SCALE = 10.0  # at the start, of squared distances between points of unit length
 
 
 class SyncNetTraining(L.LightningModule):
-    """InfoNCE over each window's own clip at all shifts and the other speech of the batch.
+    """InfoNCE (van den Oord et al., 2018) over the speech of each window's own clip at all shifts, and of the batch.
 
-    The logits are squared distances times a learned scale (van den Oord et al., 2018), instead of the published pairs
-    with a margin.
+    The logits are squared distances times a learned scale.
 
     Args:
         syncnet: sizes of the network.
@@ -78,10 +77,7 @@ class SyncNetTraining(L.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        norm = gradient_norm(self.parameters())
-        self.log("train/gradient_norm", norm)
-        if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # float16's scaler leaves out such steps
-            stop_unless_finite(self, {"gradient_norm": norm})
+        check_gradients(self)
 
     def validation_step(self, batch: SyncSample, batch_idx: int) -> None:
         """Add scores among the shifts of the own clip, so that they do not depend on the batch.
@@ -135,14 +131,8 @@ def own_distances(lips: Tensor, speech: Tensor) -> Tensor:
 def choices(lips: Tensor, speech: Tensor, excluded: Tensor, scale: Tensor) -> Tensor:
     """Return the loss's logits: the own clip's shifts, then all speech of the batch that is in sync.
 
-    Args:
-        lips: (B, W, C).
-        speech: (B, W + 2 S, C).
-        excluded: (B W, B W) bool, speech of the batch that does not count.
-        scale: of squared distances.
-
-    Returns:
-        (B W, 2 S + 1 + B W). The right choice is S.
+    lips: (B, W, C). speech: (B, W + 2 S, C). excluded: (B W, B W) bool, speech of the batch that does not count.
+    Returns (B W, 2 S + 1 + B W), of which S is the right choice.
     """
     windows, largest_shift = lips.shape[1], (speech.shape[1] - lips.shape[1]) // 2
     in_sync = rearrange(speech[:, largest_shift : largest_shift + windows], "b w c -> (b w) c")

@@ -32,14 +32,10 @@ BLOCKED = re.compile(r"GLOBAL (\S+)")  # in torch's message
 class _Inert:
     """Takes any arguments and any state, and keeps nothing."""
 
-    def __init__(self, *_: Any) -> None:
-        pass
-
     def __new__(cls, *_: Any) -> "_Inert":
         return object.__new__(cls)
 
-    def __setstate__(self, state: Any) -> None:
-        pass
+    def __setstate__(self, state: Any) -> None: ...
 
 
 class _Dictionary:

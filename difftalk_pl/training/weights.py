@@ -79,7 +79,6 @@ class Weights:
         state: the network's tensors, EMA where there is one.
         codec: the frozen autoencoder of a diffusion model.
         path: where they were read, for messages.
-        origin: one line on what they were made from.
     """
 
     stage: Stage
@@ -87,7 +86,6 @@ class Weights:
     state: dict[str, Tensor] = field(repr=False)
     codec: "Weights | None" = field(default=None, repr=False)
     path: Path | None = field(default=None, compare=False)
-    origin: str = field(default="", compare=False)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, revision: str | None = None) -> "Weights":
@@ -234,7 +232,7 @@ def _read_folder(path: Path) -> Weights:
     if content.get("format") != FORMAT or content.get("stage") not in KINDS:
         raise UserError(f"{path}: format {content.get('format')}, this version reads {FORMAT}")
     codec = _read_folder(path / INSIDE) if content["stage"] == "diffusion" else None
-    weights = Weights(content["stage"], content["config"], _floats(state), codec, path, content.get("origin", ""))
+    weights = Weights(content["stage"], content["config"], _floats(state), codec, path)
     if weights.hash != content["hash"]:
         raise UserError(f"{path}: {MODEL_FILE} does not belong to config.json; export it again")
     return weights
@@ -264,8 +262,6 @@ def _write_folder(weights: Weights, path: Path, half: bool) -> None:
         "config": weights.config,
         "hash": weights_hash(_floats(stored)),
     }
-    if weights.origin:
-        content["origin"] = weights.origin
     (path / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if weights.codec is not None:
         _write_folder(weights.codec, path / INSIDE, half)
