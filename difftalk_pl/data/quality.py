@@ -21,14 +21,12 @@ log = logging.getLogger(__name__)
 TABLE = "quality.csv"
 SAMPLES = 12  # frames in which sharpness is measured, spread evenly
 SHARP_FACE = 96  # pixels from ear to ear at which sharpness is measured, so that faces of all sizes compare
-STILL = (*range(27, 36), *range(36, 48))  # nose and eyes: they move with the head alone
 QUIET_BELOW_LOUD, QUIET = 35.0, -60.0  # dB under the loud level (95th percentile), or under full scale: no speech
 MEASURES = {  # the columns of numbers
     "seconds": "length, s",
     "face_size": "ear to ear, pixels of the source (of the clip's frames where it was drawn)",
     "yaw": "absolute angle by which the head is turned aside, degrees, median over frames",
     "sharpness": f"variance of the Laplacian of the face's luma (0-255), scaled to {SHARP_FACE} pixels from ear to ear",
-    "motion": "path of nose and eyes, face sizes a second",
     "level": "RMS of the audio, dB of full scale; empty for silence",
     "speech": "share of frames that are not quiet",
     "gaps": "share of frames without a detected face, filled in by interpolation; empty where nothing was detected",
@@ -92,7 +90,6 @@ def measure(clip: Clip) -> dict[str, float | None]:
         "face_size": face_size(points) * (info["crop"]["side"] if "crop" in info else read_dataset(clip.root).size),
         "yaw": float(np.median(np.abs(yaw(points)))),
         "sharpness": _clip_sharpness(clip, points),
-        "motion": head_motion(points),
         **dict(zip(("level", "speech"), level_and_speech, strict=True)),
         "gaps": seen["interpolated"] / clip.frames if "interpolated" in seen else None,
         "faces": seen.get("seen"),
@@ -118,13 +115,6 @@ def sharpness(frame: np.ndarray, points: np.ndarray) -> float:
     luma = Image.fromarray(frame).convert("L")
     face = luma.resize((int(width), int(height)), Image.Resampling.LANCZOS, box=(*low.tolist(), *high.tolist()))
     return float(laplace(np.asarray(face, np.float64)).var())
-
-
-def head_motion(points: np.ndarray) -> float:
-    """Return the path of the head in face sizes a second. points: (T, 68, 2), any unit."""
-    middle = points[:, STILL].mean(axis=1, dtype=np.float64)
-    steps = np.linalg.norm(np.diff(middle, axis=0), axis=1)
-    return float(steps.mean() * FPS / face_size(points)) if len(steps) else 0.0
 
 
 def loudness(samples: np.ndarray) -> tuple[float | None, float]:

@@ -14,7 +14,7 @@ from difftalk_pl.__main__ import main
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.datamodule import HDTFDataModule
 from difftalk_pl.data.prepare import prepare
-from difftalk_pl.data.quality import MEASURES, head_motion, keep_clips, loudness, measure, read_quality, sharpness
+from difftalk_pl.data.quality import MEASURES, keep_clips, loudness, measure, read_quality, sharpness
 from difftalk_pl.data.splits import Split
 from difftalk_pl.errors import UserError
 
@@ -40,14 +40,6 @@ def test_levels_of_known_sounds():
     assert loudness(np.zeros(6400, np.int16)) == (None, 0)
 
 
-def test_motion_counts_face_sizes_a_second():
-    points = np.random.default_rng(0).random((1, 68, 2)).repeat(26, axis=0)
-    points[:, 0], points[:, 16] = (0, 0), (0.5, 0)
-    assert head_motion(points) == 0
-    points = points + np.linspace(0, 1, 26)[:, None, None] * (0.3, 0.4)
-    assert head_motion(points) == pytest.approx(1), "half the frame in a second, and the face is half as wide"
-
-
 @pytest.fixture(scope="module")
 def reported(prepared, tmp_path_factory) -> Path:
     """Four drawn clips and their report; the video of the third is damaged."""
@@ -66,7 +58,7 @@ def test_the_table_holds_the_measures_and_why_a_clip_has_none(reported):
     ears = np.linalg.norm(np.diff(clip.landmarks[:, [0, 16]], axis=1)[:, 0], axis=1).mean()
     row = table.loc[clip.name]
     assert row.face_size == pytest.approx(64 * ears, rel=1e-4) and row.seconds == clip.frames / 25
-    assert row.yaw < 1 and 0 < row.motion < 1 and 0 < row.speech <= 1 and np.isnan(row.faces)
+    assert row.yaw < 1 and 0 < row.speech <= 1 and np.isnan(row.faces)
     assert "video.mp4" in table.reason["synthetic_002"] and np.isnan(table.yaw["synthetic_002"])
     assert (table.reason == "").sum() == 3
 

@@ -78,12 +78,11 @@ def test_a_step_is_centred_on_its_time(tmp_path, step=40):
     assert set(np.argsort(moved(step * STEP + STEP // 2))[-2:]) == {step, step + 1}
 
 
-@pytest.mark.parametrize("samples, rows", [(0, 0), (639, 0), (640, 2), (1280, 4), (32321, 100)])
-def test_features_have_two_steps_a_frame(tmp_path, samples, rows):
+def test_features_have_two_steps_a_frame(tmp_path):
     save(tmp_path)
-    for sound in (noise(0, rest=samples), np.zeros(samples, np.int16)):
+    for sound in (noise(0), noise(0, rest=639), noise(100, rest=321), np.zeros(32000, np.int16)):
         features = opened(tmp_path)(sound)
-        assert features.shape == (rows, 24) and features.dtype == np.float32 and np.isfinite(features).all()
+        assert features.shape == (2 * (len(sound) // 640), 24) and np.isfinite(features).all()
 
 
 @pytest.mark.parametrize("config, largest, mean", [(LAYER_NORM, 0.01, 0.002), ({}, 0.2, 0.02)], ids=["large", "base"])

@@ -78,9 +78,3 @@ def test_missing_features_are_named_with_the_command_that_adds_them(drawn):
     remedy = rf"run add-features --data {drawn} --features deepspeech --deepspeech …"
     with pytest.raises(UserError, match=rf"2 of 2 clips have no deepspeech features \(synthetic_000, .*{remedy}"):
         check_features(drawn, open_clips(drawn), "deepspeech")
-
-
-def test_unknown_kinds_are_refused(drawn, graph, capsys):
-    assert add(drawn, graph, "mfc") == 1
-    assert "--features mfc: no such kind; expected mfcc, deepspeech" in capsys.readouterr().err
-    assert open_features("mfcc").channels == 26
