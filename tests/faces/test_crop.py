@@ -8,7 +8,7 @@ import skimage.data
 
 from difftalk_pl.errors import UserError
 from difftalk_pl.faces.crop import Crop, CutSquare, check_face, crop_square, cut_frame, fill_gaps, smooth
-from difftalk_pl.media.video import read_frames
+from difftalk_pl.media.video import probe, read_frames
 from difftalk_pl.media.writer import write_video
 from tests.media.files import turned
 
@@ -129,5 +129,6 @@ def test_squares_between_colour_samples_and_turned_videos_become_rgb_first(video
     phone = tmp_path / "phone.mp4"
     phone.write_bytes(video.read_bytes())
     turned(phone)
+    assert (probe(phone).width, probe(phone).height) == (400, 500)
     assert psnr(next(read_frames(phone)), np.rot90(next(read_frames(video)), -1)) > 60
     assert all(np.array_equal(short, whole) for short, whole in both_ways(phone, Crop(20, 60, 300), 64))

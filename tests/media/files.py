@@ -23,17 +23,7 @@ def number_of(frame: np.ndarray) -> int:
 
 
 def make(
-    path,
-    times,
-    *,
-    rate=25,
-    images=None,
-    audio=None,
-    hz=16000,
-    late=0.0,
-    codec="libx264",
-    options=None,
-    muxer=None,
+    path, times, *, rate=25, images=None, audio=None, hz=16000, late=0.0, codec="libx264", options=None, muxer=None
 ):
     """Write a video whose frame i is due at times[i] s; the last one stays for 1 / rate.
 

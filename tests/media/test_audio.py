@@ -56,15 +56,6 @@ def test_late_audio_is_padded_and_resampled(tmp_path, source, rate):
         assert abs(lag(back[round(start * rate) : round(stop * rate)], span)) <= 1
 
 
-def test_stereo_is_mixed(tmp_path):
-    with av.open(str(tmp_path / "a.wav"), "w") as out:
-        stream = out.add_stream("pcm_s16le", rate=16000, layout="stereo")
-        frame = av.AudioFrame.from_ndarray(np.tile(np.int16([[1000, 3000]]), (1, 16000)), format="s16", layout="stereo")
-        frame.sample_rate = 16000
-        out.mux([*stream.encode(frame), *stream.encode(None)])
-    assert np.abs(read_audio(tmp_path / "a.wav").astype(int) - 2000).max() <= 1
-
-
 def test_bad_audio_is_named(tmp_path):
     make(tmp_path / "mute.mp4", [0, 0.04])
     (tmp_path / "text.wav").write_text("no audio\n" * 100)

@@ -48,39 +48,18 @@ def on_screen(times, end, fps=25):
     return [max([i for i, time in enumerate(times) if time <= k / fps + 1e-6], default=0) for k in range(count)]
 
 
-@pytest.mark.parametrize("rate", [24, 25, NTSC, 60])
-def test_frame_on_screen_at_every_rate(tmp_path, rate):
-    times = [round(i / rate * TICKS) / TICKS for i in range(int(4 * rate))]
-    path = make(tmp_path / "v.mp4", times, rate=rate)
-    assert [number_of(frame) for frame in read_frames(path)] == on_screen(times, times[-1] + float(1 / rate))
+@pytest.mark.parametrize("rate", [24, 25, NTSC, 60, None])
+def test_the_frame_that_is_on_screen_is_shown(tmp_path, rate):
+    """At constant rates, and at a variable one that starts after the audio."""
+    times = [i / rate for i in range(int(4 * rate))] if rate else list(0.3 + np.cumsum(GAPS))
+    path = make(tmp_path / "v.mp4", times, rate=rate or 10, audio=chirp(1.0))
+    with av.open(str(path)) as container:
+        last = max((packet.pts, packet.duration) for packet in container.demux(video=0) if packet.pts is not None)
+    for fps in (25, 30):
+        assert [number_of(frame) for frame in read_frames(path, fps)] == on_screen(times, sum(last) / TICKS, fps)
     info = probe(path)
-    assert (info.width, info.height, info.has_audio) == (WIDTH, HEIGHT, False)
-    assert info.duration == pytest.approx(times[-1] + float(1 / rate), abs=1e-3)
-    assert info.rate == float(rate)
-
-
-@pytest.mark.parametrize("fps", [25, 30])
-def test_variable_rate_with_a_late_start(tmp_path, fps):
-    times = list(0.3 + np.cumsum(GAPS))
-    path = make(tmp_path / "v.mp4", times, rate=10, audio=chirp(1.0))  # audio begins at zero, so only frames are late
-    shown = [number_of(frame) for frame in read_frames(path, fps)]
-    with av.open(str(path)) as container:
-        last, duration = max((packet.pts, packet.duration) for packet in container.demux(video=0) if packet.pts)
-    assert shown == on_screen(times, (last + duration) / TICKS, fps)
-    assert shown.count(0) > 5  # the first frame is up before its time
-
-
-def test_real_variable_rate(real_clips):
-    """vr_1 says 30 fps, has 135 frames in 6.1 s and starts at 33 ms; compared with a loop over its timestamps."""
-    path = real_clips / "vr_1.mp4"
-    with av.open(str(path)) as container:
-        decoded = [(frame.time, frame.to_ndarray(format="gray")) for frame in container.decode(video=0)]
-    for k, frame in enumerate(read_frames(path)):
-        if k % 10 == 0:
-            up = max((i for i, (time, _) in enumerate(decoded) if time <= k / 25 + 1e-6), default=0)
-            near = [i for i in (up - 1, up, up + 1) if 0 <= i < len(decoded)]
-            assert up == min(near, key=lambda i: np.abs(frame.mean(axis=2) - decoded[i][1]).mean())
-    assert k + 1 == 153 and probe(path).rate == 30
+    assert (info.width, info.height, info.has_audio) == (WIDTH, HEIGHT, True)
+    assert rate is None or (info.rate, info.duration) == pytest.approx((float(rate), sum(last) / TICKS), abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,16 +115,6 @@ def test_only_the_first_frames_are_read_and_judged(tmp_path):
         list(read_frames(path))
 
 
-def test_rotation_of_phones(tmp_path):
-    image = np.zeros((64, 96, 3), np.uint8)
-    image[:32, :48] = 255  # top left
-    path = turned(make(tmp_path / "v.mp4", [0, 0.04], images=[image] * 2))
-    frame = next(read_frames(path))
-    assert frame.shape == (96, 64, 3) == (*probe(path)[1::-1], 3)
-    bright = frame[..., 1] > 127
-    assert bright[:48, 32:].mean() > 0.98 and bright.mean() == pytest.approx(0.25, abs=0.02)  # now top right
-
-
 def test_reader_gives_every_frame_in_any_order(tmp_path):
     rng = np.random.default_rng(0)
     images = [
@@ -162,12 +131,9 @@ def test_reader_gives_every_frame_in_any_order(tmp_path):
         with pytest.raises(IndexError, match=f"frame {beyond} of 90"):
             reader[beyond]
     reader.close()
-
-
-def test_reader_refuses_a_file_that_it_cannot_seek(tmp_path):
-    write_video(tmp_path / "v.mp4", [numbered(i) for i in range(30)])
-    with pytest.raises(MediaError, match=r"v\.mp4: not every frame is a key frame"):
-        FrameReader(tmp_path / "v.mp4")
+    write_video(tmp_path / "ordinary.mp4", images)
+    with pytest.raises(MediaError, match=r"ordinary\.mp4: not every frame is a key frame"):
+        FrameReader(tmp_path / "ordinary.mp4")
 
 
 def test_bad_files_are_named_with_their_cause(tmp_path):
