@@ -210,7 +210,7 @@ def cut(data: Path, out: Path, share: float = 0.8, longest: int = 1000) -> None:
                 frames=(reader[frame] for frame in range(start, end)),
                 audio=clip.audio()[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME],
                 landmarks=clip.landmarks[start:end],
-                features=[MFCC()],
+                features=[MFCC],
                 info={"source": {"path": str(clip.folder), "frames": [start, end]}},
             )
     write_index(out)

@@ -112,7 +112,7 @@ def test_the_sound_tells_the_mouth_of_unknown_people(performances):
     """Ridge regression from MFCC windows to the opening, on 8 people, for 4 others; other sound tells nothing."""
 
     def windows(clip):
-        return audio_windows(MFCC()(clip.audio), np.arange(len(clip.poses))).reshape(len(clip.poses), -1)
+        return audio_windows(MFCC(clip.audio), np.arange(len(clip.poses))).reshape(len(clip.poses), -1)
 
     inputs, targets = [windows(clip) for clip in performances], [openings(clip) for clip in performances]
     x, y = np.concatenate(inputs[:8]).astype(float), np.concatenate(targets[:8])

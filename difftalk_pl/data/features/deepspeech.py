@@ -3,7 +3,6 @@
 It gives 29 numbers every 20 ms: scores before the softmax of space, letters, apostrophe and, last, CTC's blank.
 """
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from difftalk_pl.data.features.frozen_graph import read_constants
-from difftalk_pl.data.features.kinds import FeatureModel, SpeechModels
+from difftalk_pl.data.features.kinds import FeatureKind, FeatureModel, SpeechModels
 from difftalk_pl.data.features.mfcc import COEFFICIENTS, coefficients
-from difftalk_pl.data.features.windows import steps_of
 from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError
+from difftalk_pl.files import file_hash
 
 MFCC_STEP = 160  # samples: 10 ms
 CONTEXT = 9  # steps before and after that the network takes beside a step
@@ -70,36 +69,23 @@ class DeepSpeech(nn.Module):
         return x
 
 
-class DeepSpeechFeatures:
-    """DeepSpeech's scores as features, as AD-NeRF and the paper use them.
+def open_kind(kind: str, models: SpeechModels) -> FeatureKind:
+    """Open DeepSpeech's scores as features. Raises UserError if there is no graph of DeepSpeech 0.1.0.
 
-    Unlike MFCC's, a step is not centred on its time: its 25 ms begin there. Published models were trained so.
+    Unlike MFCC's, a step is not centred on its time: its 25 ms begin there. AD-NeRF interpolates the scores to 50 Hz;
+    they come at 50 Hz, so that this changes nothing.
     """
-
-    name = "deepspeech"
-
-    def __init__(self, path: Path, device: torch.device) -> None:
-        self.network = load_deepspeech(path).to(device)
-        self.channels = self.network.dense6.out_features
-        self.model = FeatureModel(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), self.channels)
+    if (path := models.deepspeech) is None:
+        raise UserError(f"features {kind} need --deepspeech FILE; {REMEDY}")
+    device = choose_device(models.device)
+    network = load_deepspeech(path).to(device)
 
     @torch.inference_mode()
-    def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """Return the features (2T, 29) float32 of samples (N,) int16 at 16 kHz.
+    def compute(samples: np.ndarray) -> np.ndarray:
+        return network(torch.from_numpy(deepspeech_input(samples)).to(device)[None])[0].cpu().numpy()
 
-        AD-NeRF interpolates the scores to 50 Hz. They come at 50 Hz, so only an incomplete frame's are cut off here.
-        """
-        if (steps := steps_of(samples)) == 0:
-            return np.zeros((0, self.channels), np.float32)
-        inputs = torch.from_numpy(deepspeech_input(samples)).to(self.network.dense1.weight.device)
-        return self.network(inputs[None])[0, :steps].cpu().numpy()
-
-
-def open_kind(kind: str, models: SpeechModels) -> DeepSpeechFeatures:
-    """Open the kind. Raises UserError if there is no graph of DeepSpeech 0.1.0."""
-    if models.deepspeech is None:
-        raise UserError(f"features {kind} need --deepspeech FILE; {REMEDY}")
-    return DeepSpeechFeatures(models.deepspeech, choose_device(models.device))
+    channels = network.dense6.out_features
+    return FeatureKind(kind, channels, compute, FeatureModel(path.name, file_hash(path), channels))
 
 
 def deepspeech_input(samples: np.ndarray) -> np.ndarray:

@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from difftalk_pl.data.features.kinds import FeatureModel, SpeechModels
-from difftalk_pl.data.features.windows import STEP, steps_of
+from difftalk_pl.data.features.kinds import FeatureKind, FeatureModel, SpeechModels
+from difftalk_pl.data.features.windows import STEP
 from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError
 
@@ -28,7 +28,7 @@ ONLY_IN_TRAINING = "masked_spec_embed"  # a weight that some files lack
 CHUNK_STEPS, CONTEXT_STEPS = 1000, 250  # 20 s at once, and 5 s before and after that are computed and dropped
 
 
-class SpeechModelFeatures:
+class SpeechNetwork:
     """One layer's output for every step.
 
     A sound of up to 30 s passes whole. A longer one passes in chunks of 20 s with 5 s of context, so that memory stays
@@ -37,27 +37,17 @@ class SpeechModelFeatures:
 
     chunk, context = CHUNK_STEPS, CONTEXT_STEPS
 
-    def __init__(self, kind: str, models: SpeechModels) -> None:
-        if (model := models.speech_model) is None:
-            raise UserError(f"features {kind} need --speech_model: a model's folder or hub name, {EXAMPLES[kind]}")
+    def __init__(self, kind: str, model: str, layer: int | None, device: torch.device) -> None:
         network, self.normalize = _load(kind, model)
-        self.name, self.network, self.last = (
-            kind,
-            network.to(choose_device(models.device)),
-            network.config.num_hidden_layers,
-        )
-        self.layer = self.last if models.speech_layer is None else models.speech_layer
+        self.network, self.last = network.to(device), network.config.num_hidden_layers
+        self.layer = self.last if layer is None else layer
         if not 0 <= self.layer <= self.last:
-            raise UserError(f"--speech_layer {self.layer}: {model} has layers 0 to {self.last}")
-        name, self.channels = Path(model).name if Path(model).is_dir() else model, network.config.hidden_size
-        self.model = FeatureModel(f"{name}, layer {self.layer}", self._hash(), self.channels)
+            raise UserError(f"--speech_layer {layer}: {model} has layers 0 to {self.last}")
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """Return the features (2T, C) float32 of samples (N,) int16 at 16 kHz."""
-        if (steps := steps_of(samples)) == 0:
-            return np.zeros((0, self.channels), np.float32)
-        sound = samples.astype(np.float32) / -np.iinfo(np.int16).min
+        """Return the features (2T, C) of samples (N,) int16 at 16 kHz."""
+        sound, steps = samples.astype(np.float32) / 2**15, len(samples) // (2 * STEP) * 2
         if self.normalize:
             sound = (sound - sound.mean()) / np.sqrt(sound.var() + VARIANCE_FLOOR)
         after = max(0, STEP * (steps - 1) + WINDOW // 2 - len(sound))
@@ -78,7 +68,7 @@ class SpeechModelFeatures:
             return self.network(sound).last_hidden_state
         return self.network(sound, output_hidden_states=True).hidden_states[self.layer]
 
-    def _hash(self) -> str:
+    def hash(self) -> str:
         """Hash all that shapes the features but the sound: the same for a folder and the hub's copy of it."""
         settings = {"layer": self.layer, "normalize": self.normalize, "chunk": CHUNK_STEPS, "context": CONTEXT_STEPS}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
@@ -87,7 +77,15 @@ class SpeechModelFeatures:
         return digest.hexdigest()
 
 
-open_kind = SpeechModelFeatures
+def open_kind(kind: str, models: SpeechModels) -> FeatureKind:
+    """Open the kind. Raises UserError if its network is missing or does not fit."""
+    if (model := models.speech_model) is None:
+        raise UserError(f"features {kind} need --speech_model: a model's folder or hub name, {EXAMPLES[kind]}")
+    compute = SpeechNetwork(kind, model, models.speech_layer, choose_device(models.device))
+    name, channels = Path(model).name if Path(model).is_dir() else model, compute.network.config.hidden_size
+    return FeatureKind(
+        kind, channels, compute, FeatureModel(f"{name}, layer {compute.layer}", compute.hash(), channels)
+    )
 
 
 def _load(kind: str, model: str) -> tuple[Any, bool]:

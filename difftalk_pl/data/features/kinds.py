@@ -3,15 +3,15 @@
 A new kind is a module with a function `open_kind(kind, models)`, entered in KINDS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from difftalk_pl.data.features.windows import FPS, RATE, STEPS_PER_FRAME
 from difftalk_pl.errors import UserError
 
 KINDS = {  # name -> module
@@ -35,16 +35,25 @@ class FeatureModel:
         return f"{self.name} (sha256 {self.sha256[:12]}…)"
 
 
-class FeatureKind(Protocol):
-    """Speech features of a whole clip. `model` is None for a kind that was not learned."""
+@dataclass(frozen=True)
+class FeatureKind:
+    """Speech features of a whole clip.
+
+    Args:
+        channels: numbers a step.
+        compute: (N,) int16 at 16 kHz -> 2T steps or more, (S, C), with T = N // 640 frames.
+        model: the network; None for a kind that was not learned.
+    """
 
     name: str
     channels: int
-    model: FeatureModel | None
+    compute: Callable[[np.ndarray], np.ndarray]
+    model: FeatureModel | None = None
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """(N,) int16 at 16 kHz -> (2T, C) float32 with T = N // 640 frames."""
-        ...
+        """Return the features (2T, C) float32 of samples (N,) int16 at 16 kHz."""
+        steps = len(samples) * FPS // RATE * STEPS_PER_FRAME
+        return self.compute(samples)[:steps].astype(np.float32) if steps else np.zeros((0, self.channels), np.float32)
 
 
 @dataclass(frozen=True)

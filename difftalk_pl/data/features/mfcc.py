@@ -4,32 +4,23 @@ import math
 
 import numpy as np
 
-from difftalk_pl.data.features.kinds import FeatureModel
-from difftalk_pl.data.features.windows import RATE, STEP, steps_of
+from difftalk_pl.data.features.kinds import FeatureKind
+from difftalk_pl.data.features.windows import RATE, STEP
 
 COEFFICIENTS = 26
 WINDOW = 400  # samples, 25 ms
 PIECE = 3000  # windows that are computed at once
 
 
-class MFCC:
-    """The cheapest features, normalised per clip.
+def normalised_mfcc(samples: np.ndarray) -> np.ndarray:
+    """Compute the cheapest features, normalised per clip, (S, 26); step s is centred on s * 20 ms.
 
     A dither of one unit of the 16 bit scale gives digital silence a finite energy. Each coefficient has the clip's mean
     subtracted and is divided by its deviation over the clip (at least 1, so that silence stays flat).
     """
-
-    name = "mfcc"
-    channels = COEFFICIENTS
-    model: FeatureModel | None = None
-
-    def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """Return the features (2T, 26) float32 of samples (N,) int16 at 16 kHz; step s is centred on s * 20 ms."""
-        if (steps := steps_of(samples)) == 0:
-            return np.zeros((0, self.channels), np.float32)
-        dithered = samples + np.random.default_rng(0).standard_normal(len(samples))
-        values = coefficients(np.pad(dithered, WINDOW // 2, mode="reflect"), STEP)[:steps]
-        return ((values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1.0)).astype(np.float32)
+    dithered = samples + np.random.default_rng(0).standard_normal(len(samples))
+    values = coefficients(np.pad(dithered, WINDOW // 2, mode="reflect"), STEP)[: len(samples) // (2 * STEP) * 2]
+    return (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1.0)
 
 
 def coefficients(samples: np.ndarray, step: int) -> np.ndarray:
@@ -50,6 +41,9 @@ def coefficients(samples: np.ndarray, step: int) -> np.ndarray:
     return np.concatenate(pieces)
 
 
-def open_kind(kind: str, models: object) -> MFCC:
+MFCC = FeatureKind("mfcc", COEFFICIENTS, normalised_mfcc)
+
+
+def open_kind(kind: str, models: object) -> FeatureKind:
     """Return the kind; it needs no network."""
-    return MFCC()
+    return MFCC

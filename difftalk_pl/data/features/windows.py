@@ -10,11 +10,6 @@ WINDOW = 16  # steps around a frame, 0.32 s
 AROUND = (4, 3)  # smoothing sees frames i-4 … i+3: slot 4 is the frame itself
 
 
-def steps_of(samples: np.ndarray) -> int:
-    """Return the number of feature steps of a sound: two for every whole frame."""
-    return len(samples) * FPS // RATE * STEPS_PER_FRAME
-
-
 def audio_windows(steps: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """Cut the 16 steps around each frame: W[k][t] = D[2k + t - 8], zeros beyond the clip, as AD-NeRF does.
 

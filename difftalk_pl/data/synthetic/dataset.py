@@ -120,6 +120,6 @@ def _make(out: Path, recipe: dict[str, Any], number: int) -> None:
         frames=clip.frames(recipe["size"]),
         audio=clip.audio,
         landmarks=clip.landmarks(),
-        features=[MFCC()],
+        features=[MFCC],
         info={"source": "synthetic", "recipe": recipe, "person": vars(clip.who), "voice": vars(clip.voice)},
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from difftalk_pl.data.features.huggingface import SpeechModelFeatures
+from difftalk_pl.data.features.huggingface import open_kind
 from difftalk_pl.data.features.kinds import SpeechModels, open_features
 from difftalk_pl.errors import UserError
 
@@ -37,7 +37,7 @@ def save(folder, kind="wav2vec2", normalize=True, seed=0, **config):
 
 
 def opened(folder, kind="wav2vec2", layer=None):
-    return SpeechModelFeatures(kind, SpeechModels(speech_model=str(folder), speech_layer=layer, device="cpu"))
+    return open_kind(kind, SpeechModels(speech_model=str(folder), speech_layer=layer, device="cpu"))
 
 
 def noise(steps, seed=0, rest=0):
@@ -91,9 +91,11 @@ def test_chunks_bound_the_memory_and_are_close_to_the_whole(tmp_path, monkeypatc
     save(tmp_path, **config)
     features, sound, lengths = opened(tmp_path), noise(610), []
     whole = features(sound)
-    features.chunk, features.context = 100, 50
-    call = type(features.network).forward
-    monkeypatch.setattr(features.network, "forward", lambda x: lengths.append(x.shape[1]) or call(features.network, x))
+    features.compute.chunk, features.compute.context = 100, 50
+    call = type(features.compute.network).forward
+    monkeypatch.setattr(
+        features.compute.network, "forward", lambda x: lengths.append(x.shape[1]) or call(features.compute.network, x)
+    )
     difference = np.abs(features(sound) - whole) / whole.std()
     assert difference.max() < largest and difference.mean() < mean
     assert max(lengths) == 199 * STEP + 400

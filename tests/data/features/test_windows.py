@@ -61,7 +61,7 @@ def test_moments_beyond_the_sound_are_silent():
 
 @pytest.mark.parametrize("samples, rows", [(0, 0), (639, 0), (640, 2), (3 * 640, 6), (101 * 640 + 639, 202)])
 def test_mfcc_have_two_steps_a_frame(samples, rows):
-    features = MFCC()(np.random.default_rng(0).integers(-3000, 3000, samples).astype(np.int16))
+    features = MFCC(np.random.default_rng(0).integers(-3000, 3000, samples).astype(np.int16))
     assert features.shape == (rows, 26) and features.dtype == np.float32 and np.isfinite(features).all()
 
 
@@ -72,7 +72,7 @@ def test_a_step_of_mfcc_is_centred_on_its_time(step):
     def loudest(sample: int) -> np.ndarray:
         sound = np.zeros(100 * STEP, np.int16)
         sound[sample] = 30000
-        return np.argsort(MFCC()(sound)[:, 0])[::-1]  # coefficient 0 is the logarithm of the energy
+        return np.argsort(MFCC(sound)[:, 0])[::-1]  # coefficient 0 is the logarithm of the energy
 
     for away in (-100, 0, 100):
         assert loudest(step * STEP + away)[0] == step
@@ -84,17 +84,17 @@ def test_mfcc_are_those_of_the_library():
     rng = np.random.default_rng(1)
     loudness = 4000 * (1.2 + np.sin(np.arange(200 * STEP) / 3000))
     sound = (loudness * rng.standard_normal(200 * STEP) / 3).astype(np.int16)
-    features = MFCC()(sound)[2:-2].astype(np.float64)
+    features = MFCC(sound)[2:-2].astype(np.float64)
     alone = np.array([mfcc(sound[s * STEP - 360 : s * STEP + 200], 16000, numcep=26)[1] for s in range(2, 198)])
     for number in range(26):
         slope, offset = np.polyfit(features[:, number], alone[:, number], 1)
         np.testing.assert_allclose(slope * features[:, number] + offset, alone[:, number], atol=0.1)
         assert slope == pytest.approx(max(alone[:, number].std(), 1.0), rel=0.06)
-    assert np.abs(MFCC()(sound).mean(axis=0)).max() < 1e-4
+    assert np.abs(MFCC(sound).mean(axis=0)).max() < 1e-4
 
 
 def test_digital_silence_is_finite_and_flat():
     silence = np.zeros(16000, np.int16)
-    assert MFCC()(silence).std() < 1.01
-    half = MFCC()(np.concatenate([silence, np.full(16000, 9000, np.int16) * np.tile([1, -1], 8000).astype(np.int16)]))
+    assert MFCC(silence).std() < 1.01
+    half = MFCC(np.concatenate([silence, np.full(16000, 9000, np.int16) * np.tile([1, -1], 8000).astype(np.int16)]))
     assert np.isfinite(half).all() and np.abs(half).max() < 20
