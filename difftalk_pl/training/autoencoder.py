@@ -128,7 +128,8 @@ class AutoencoderPretraining(ClipGeneration):
         values = self._autoencoder_backward(generator, batch["image"], output)
         if adversarial:
             values |= self._discriminator_backward(discriminator, batch["image"], output.image.detach())
-        self.log_dict({f"train/{name}": value for name, value in values.items()}, prog_bar=False)
+        for name, value in values.items():
+            self.log(f"train/{name}", value, prog_bar=name == "l1")
         stop_unless_finite(self, values, batch["clip"])
         generator.step()
         if adversarial:  # the raw optimizer: a Lightning optimizer's step would count every batch twice

@@ -68,7 +68,8 @@ class CodebookTraining(nn.Module):
         """End the warm-up: latents to unit variance, k-means as codebook, the same in all processes."""
         cells = self.cells[self.cells.abs().sum(1) > 0]
         autoencoder.initialise_codebook(autoencoder.normalise_latents(cells), self.settings.seed)
-        autoencoder.load_state_dict(strategy.broadcast(autoencoder.state_dict()))
+        first = {name: value.cpu() for name, value in autoencoder.state_dict().items()}
+        autoencoder.load_state_dict(strategy.broadcast(first))
 
     def _average(self, codes: Tensor, counts: Tensor, sums: Tensor) -> None:
         """Update moving counts (codes,) and sums (codes, C), and with ema the codes in place.

@@ -21,11 +21,11 @@ from difftalk_pl.models.conditioning import Condition, without_sound
 from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.training.codec import LatentCodec
-from difftalk_pl.training.optim import Optimisation, check_gradients, stop_unless_finite
+from difftalk_pl.training.optim import AdamWTraining, Optimisation, stop_unless_finite
 from difftalk_pl.training.weights import Weights, checked_entry, entry, load_into, read_weights, weights_hash
 
 
-class DiffusionTraining(ClipGeneration):
+class DiffusionTraining(AdamWTraining, ClipGeneration):
     """Mean squared error on the noise, conditioned on speech, landmarks, masked target and reference.
 
     Paper, section 3.2 and equation 4.
@@ -78,12 +78,6 @@ class DiffusionTraining(ClipGeneration):
     def setup(self, stage: str) -> None:
         self.codec.to(self.device)
 
-    def configure_optimizers(self):
-        return self.optimisation.configure(self.difftalk.parameters(), self.trainer)
-
-    def on_train_start(self) -> None:
-        self.optimisation.override_resumed_settings(self.optimizers(), self.lr_schedulers())
-
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         part = batch_idx % self.trainer.accumulate_grad_batches  # parts of one step must not share their noise
         key = np.random.SeedSequence([self.seed, self.global_rank, self.global_step, part])
@@ -92,9 +86,6 @@ class DiffusionTraining(ClipGeneration):
         self.log("train/loss", loss, prog_bar=True)
         stop_unless_finite(self, {"loss": loss}, batch["clip"])
         return loss
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        check_gradients(self)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor] | None:
         """Add the loss with noise that is a function of clip and frame: the same in all epochs and on any rank."""

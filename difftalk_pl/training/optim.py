@@ -32,18 +32,33 @@ class Optimisation:
     decay: Decay = "constant"
     warmup_steps: int = 0
 
-    def configure(self, parameters: Iterable[nn.Parameter], trainer: L.Trainer) -> dict[str, Any]:
-        """Return optimizer and schedule for Lightning."""
-        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
-        total = total_steps(trainer, self.decay)
-        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.decay, self.warmup_steps, total))
+
+class AdamWTraining(L.LightningModule):
+    """Trains all parameters with AdamW, and stops before a step with gradients that are not finite."""
+
+    optimisation: Optimisation
+
+    def configure_optimizers(self):
+        settings, total = self.optimisation, total_steps(self.trainer, self.optimisation.decay)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        schedule = LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, settings.decay, settings.warmup_steps, total)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def override_resumed_settings(self, optimizer: Any, schedule: Any) -> None:
-        """Replace the settings that a resumed optimizer brings from its checkpoint by these."""
-        schedule.base_lrs = [self.learning_rate] * len(schedule.base_lrs)
-        for group, rate in zip(optimizer.param_groups, schedule.get_lr()):
-            group.update(initial_lr=self.learning_rate, lr=rate, weight_decay=self.weight_decay)
+    def on_train_start(self) -> None:
+        """Replace the settings that a resumed optimizer brings from its checkpoint by the configured ones."""
+        schedule: Any = self.lr_schedulers()
+        rate = self.optimisation.learning_rate
+        schedule.base_lrs = [rate] * len(schedule.base_lrs)
+        for group, current in zip(self.optimizers().param_groups, schedule.get_lr()):  # type: ignore[union-attr]
+            group.update(initial_lr=rate, lr=current, weight_decay=self.optimisation.weight_decay)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        norm = gradient_norm(self.parameters())
+        self.log("train/gradient_norm", norm)
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # float16's scaler leaves out such steps
+            stop_unless_finite(self, {"gradient_norm": norm})
 
 
 def total_steps(trainer: L.Trainer, decay: Decay) -> int:
@@ -68,14 +83,6 @@ def learning_rate_factor(step: int, decay: Decay, warmup: int, total: int) -> fl
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Return the norm of all gradients together, ()."""
     return torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
-
-
-def check_gradients(module: L.LightningModule) -> None:
-    """Log the norm of the gradients. Raises UserError if it is not finite, but with float16, whose scaler skips it."""
-    norm = gradient_norm(module.parameters())
-    module.log("train/gradient_norm", norm)
-    if getattr(module.trainer.precision_plugin, "scaler", None) is None:
-        stop_unless_finite(module, {"gradient_norm": norm})
 
 
 def stop_unless_finite(module: L.LightningModule, values: Mapping[str, Tensor], clips: Iterable[str] = ()) -> None:

@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -14,13 +13,13 @@ from torchmetrics import MeanMetric
 from difftalk_pl.data.sync import SyncSample
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.syncnet import SyncNet, SyncNetConfig
-from difftalk_pl.training.optim import Optimisation, check_gradients, stop_unless_finite
+from difftalk_pl.training.optim import AdamWTraining, Optimisation, stop_unless_finite
 from difftalk_pl.training.weights import DATA_ENTRY, checked_entry, entry, load_into, read_weights, weights_hash
 
 SCALE = 10.0  # at the start, of squared distances between points of unit length
 
 
-class SyncNetTraining(L.LightningModule):
+class SyncNetTraining(AdamWTraining):
     """InfoNCE (van den Oord et al., 2018) over the speech of each window's own clip at all shifts, and of the batch.
 
     The logits are squared distances times a learned scale.
@@ -49,12 +48,6 @@ class SyncNetTraining(L.LightningModule):
             load_into(self.syncnet, weights.syncnet().state_dict(), init_from)
             self.log_scale.data.fill_(math.log(weights.config["scale"]))
 
-    def configure_optimizers(self):
-        return self.optimisation.configure(self.parameters(), self.trainer)
-
-    def on_train_start(self) -> None:
-        self.optimisation.override_resumed_settings(self.optimizers(), self.lr_schedulers())
-
     def embed(self, batch: SyncSample) -> tuple[Tensor, Tensor]:
         """Embed lips (B, T - 4, C), and speech of all shifts (B, T - 4 + 2 S, C)."""
         if "lips" not in batch or batch["lips"].shape[-1] != self.syncnet.config.side:
@@ -75,9 +68,6 @@ class SyncNetTraining(L.LightningModule):
         self.log("train/accuracy", (logits.argmax(dim=-1) == target).float().mean())
         self.log("train/scale", self.log_scale.exp())
         return loss
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        check_gradients(self)
 
     def validation_step(self, batch: SyncSample, batch_idx: int) -> None:
         """Add scores among the shifts of the own clip, so that they do not depend on the batch.

@@ -5,6 +5,7 @@ configurations and numpy numbers; a short list of such names gets inert stand-in
 """
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class _Dictionary:
 
 
 def read_file(path: Path) -> Any:
-    """Return the content of a .ckpt, .pth or .safetensors file on the CPU.
+    """Return the content of a .ckpt, .pth or .safetensors file; tensors stay on disk until they are used.
 
     Raises UserError for any other file, and for one that refers to code without a stand-in.
     """
@@ -55,8 +56,9 @@ def read_file(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(_stand_ins(path)):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        archive = zipfile.is_zipfile(path)  # before torch 1.6 it was none; of that format only tensors are read
+        with torch.serialization.safe_globals(_stand_ins(path) if archive else []):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except Exception as error:  # a damaged or foreign file raises anything, and torch's message advises to run it
         blocked = BLOCKED.search(str(error))
         cause = f"it refers to {blocked[1]}" if blocked else "it is damaged, incomplete or of another kind"
@@ -64,9 +66,6 @@ def read_file(path: Path) -> Any:
 
 
 def _stand_ins(path: Path) -> list[Any]:
-    with path.open("rb") as file:
-        if file.read(2) != b"PK":  # torch's format before 1.6, of which only plain tensors are read
-            return []
     found = []
     for name in torch.serialization.get_unsafe_globals_in_checkpoint(str(path)):
         kind = _Dictionary if DICTIONARIES.fullmatch(name) else _Inert if STAND_INS.fullmatch(name) else None
