@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from difftalk_pl.cli import EXPERIMENTS, DiffTalkCLI, build_cli
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
 from difftalk_pl.models.codebook import Codebook
+from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 
@@ -73,7 +74,7 @@ def test_first_stages_have_the_published_sizes_and_losses(parsed, name):
     first = config.model.init_args
     with torch.device("meta"):
         assert count(Autoencoder(first.autoencoder)) == parameters
-    sizes = AutoencoderConfig.from_dict(vars(first.autoencoder))
+    sizes = from_dict(AutoencoderConfig, vars(first.autoencoder))
     assert sizes.factor == factor and sizes.latent_channels == 3
     assert first.learning_rate == pytest.approx(4.5e-6 * config.trainer.devices * config.data.loading.batch_size)
     assert tuple(first.betas) == (0.5, 0.9) and first.adversarial.weight == 0.75 and first.codebook.weight == 1
@@ -84,7 +85,7 @@ def test_first_stages_have_the_published_sizes_and_losses(parsed, name):
 def test_the_denoiser_has_the_published_size(parsed):
     second = parsed("diffusion/released").model.init_args
     with torch.device("meta"):
-        assert count(DiffTalk(DiffTalkConfig.from_dict(second.difftalk.as_dict())).denoiser) == 530_152_963
+        assert count(DiffTalk(from_dict(DiffTalkConfig, second.difftalk.as_dict())).denoiser) == 530_152_963
     assert second.schedule.steps == 1000 and second.schedule.kind == "scaled_linear"
     assert (second.schedule.start, second.schedule.end) == (0.0015, 0.0195)
 

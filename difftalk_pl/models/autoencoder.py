@@ -1,8 +1,7 @@
 """Stage 1: the VQ autoencoder whose latent space the diffusion works in."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from diffusers.models.autoencoders.vq_model import VQModel
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.codebook import kmeans
-from difftalk_pl.models.configuration import from_dict
 
 _DOWN = {False: "DownEncoderBlock2D", True: "AttnDownEncoderBlock2D"}
 _UP = {False: "UpDecoderBlock2D", True: "AttnUpDecoderBlock2D"}
@@ -51,10 +49,6 @@ class AutoencoderConfig:
     def factor(self) -> int:
         """Pixels of the image's side per cell of the latent's side."""
         return 2 ** (len(self.block_out_channels) - 1)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "AutoencoderConfig":
-        return from_dict(cls, values)
 
 
 class Quantised(NamedTuple):

@@ -1,8 +1,6 @@
 """The conditional denoiser: all that stage 2 trains, averages, stores and loads."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -10,7 +8,6 @@ from torch import Tensor, nn
 
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Condition, ConditioningConfig
-from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.tokens import build_conditioning
 
 
@@ -54,10 +51,6 @@ class DiffTalkConfig:
 
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "DiffTalkConfig":
-        return from_dict(cls, values)
 
 
 def build_denoiser(config: DenoiserConfig) -> UNet2DConditionModel:

@@ -74,17 +74,10 @@ class NoiseSchedule:
         signal, spread = scales.to(z.device)[:, t].view(2, -1, *[1] * (z.ndim - 1))
         return signal * z + spread * noise
 
-    def scheduler(self, name: str = "ddim", **options: Any) -> Any:
-        """Return a scheduler of this schedule, by short name or by the name of its class in diffusers.
-
-        Args:
-            options: of its constructor.
-
-        Raises:
-            UserError: there is no such scheduler, or it cannot use this schedule.
-        """
+    def scheduler(self, name: str = "ddim") -> Any:
+        """Return a scheduler of this schedule by short name or class of diffusers. Raises UserError for others."""
         if name == "ddim":
-            return DDIM(self.betas, **options)
+            return DDIM(self.betas)
         class_name, preset = SCHEDULERS.get(name, (name, {}))
         accepted = inspect.signature(getattr(diffusers, class_name, object)).parameters
         if "trained_betas" not in accepted:
@@ -95,7 +88,7 @@ class NoiseSchedule:
         common = {"num_train_timesteps": self.steps, "trained_betas": self.betas.tolist()}
         if "clip_sample" in accepted:
             common["clip_sample"] = False  # latents are not confined to [-1, 1]
-        return getattr(diffusers, class_name)(**{**common, **preset, **options})
+        return getattr(diffusers, class_name)(**{**common, **preset})
 
 
 class DDIM(DDIMScheduler):
@@ -104,21 +97,21 @@ class DDIM(DDIMScheduler):
     - Timesteps span the schedule for any number of steps; for divisors of T they are the published 1, 1 + T/S, ...
     - Betas are float64; single precision costs about 1e-5 of accuracy over 200 steps.
 
-    As published, the last step ends at the noise of t = 0; with `set_alpha_to_one` at none.
+    As published, the last step ends at the noise of t = 0.
     With eps the predicted noise and a = alphas_cumprod, going from t to s (Song et al., equation 12):
         x0 = (x_t - sqrt(1 - a_t) eps) / sqrt(a_t)
         x_s = sqrt(a_s) x0 + sqrt(1 - a_s - sigma^2) eps + sigma noise
         sigma = eta sqrt((1 - a_s) / (1 - a_t)) sqrt(1 - a_t / a_s)
     """
 
-    def __init__(self, betas: Tensor, set_alpha_to_one: bool = False) -> None:
+    def __init__(self, betas: Tensor) -> None:
         super().__init__(
             num_train_timesteps=len(betas), trained_betas=betas.tolist(), clip_sample=False, steps_offset=OFFSET
         )
         self.betas = betas.double()
         self.alphas = 1 - self.betas
         self.alphas_cumprod = self.alphas.cumprod(0)
-        self.final_alpha_cumprod = self.alphas_cumprod.new_ones(()) if set_alpha_to_one else self.alphas_cumprod[0]
+        self.final_alpha_cumprod = self.alphas_cumprod[0]
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         total = len(self.betas)

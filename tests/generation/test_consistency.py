@@ -10,6 +10,7 @@ from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.errors import UserError
 from difftalk_pl.generation.consistency import GenerationState, Steadiness, frame_noise, sequential_groups
 from difftalk_pl.generation.sampler import Generator, SamplerConfig
+from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule, sample
 from difftalk_pl.training.codec import LatentCodec
@@ -26,7 +27,7 @@ def windows(prepared):
 @pytest.fixture(scope="module")
 def difftalk():
     torch.manual_seed(0)
-    return DiffTalk(DiffTalkConfig.from_dict(SMALL["diffusion"]["model"]["init_args"]["difftalk"])).eval()
+    return DiffTalk(from_dict(DiffTalkConfig, SMALL["diffusion"]["model"]["init_args"]["difftalk"])).eval()
 
 
 def batch(windows, *places):

@@ -7,6 +7,7 @@ from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.dataset import EVALUATION, WindowDataset
 from difftalk_pl.generation.sampler import Generator, SamplerConfig, composite
 from difftalk_pl.models.conditioning import Condition
+from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.training.codec import LatentCodec
@@ -22,7 +23,7 @@ def batch(prepared):
 @pytest.fixture(scope="module")
 def difftalk():
     torch.manual_seed(0)
-    return DiffTalk(DiffTalkConfig.from_dict(SMALL["diffusion"]["model"]["init_args"]["difftalk"])).eval()
+    return DiffTalk(from_dict(DiffTalkConfig, SMALL["diffusion"]["model"]["init_args"]["difftalk"])).eval()
 
 
 class Oracle(torch.nn.Module):

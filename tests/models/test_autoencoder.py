@@ -7,6 +7,7 @@ import torch
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.adversarial import PatchGAN, adaptive_weight, adversarial_loss, hinge_discriminator_loss
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
+from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.training.published import FIRST_STAGE, autoencoder_config, below, convert_autoencoder
 
 SMALL = AutoencoderConfig((16, 32), layers_per_block=1, codes=32, norm_num_groups=4, mid_block_attention=False)
@@ -117,4 +118,4 @@ def test_impossible_sizes_are_refused():
     with pytest.raises(UserError, match="48 channels cannot be split into 32 groups"):
         AutoencoderConfig((48, 64))
     with pytest.raises(ValueError, match="'codez'"):
-        AutoencoderConfig.from_dict({"codez": 3})
+        from_dict(AutoencoderConfig, {"codez": 3})

@@ -8,6 +8,7 @@ import torch
 
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.conditioning import Condition, ConditioningConfig
+from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.denoiser import DenoiserConfig, DiffTalk, DiffTalkConfig, build_denoiser, predict_noise
 from difftalk_pl.training.published import DENOISER, below, convert_denoiser, denoiser_config
 
@@ -42,9 +43,9 @@ def test_equals_the_published_denoiser(golden, record_difference):
 
 
 def test_configuration_survives_json_and_impossible_ones_are_refused():
-    assert DiffTalkConfig.from_dict(json.loads(json.dumps(asdict(SMALL)))) == SMALL
+    assert from_dict(DiffTalkConfig, json.loads(json.dumps(asdict(SMALL)))) == SMALL
     with pytest.raises(ValueError, match="'head'"):
-        DiffTalkConfig.from_dict({"denoiser": {"head": (1,)}})
+        from_dict(DiffTalkConfig, {"denoiser": {"head": (1,)}})
     with pytest.raises(UserError, match=r"heads is .* expected 4 entries"):
         DenoiserConfig(heads=(8, 16, 24))
     with pytest.raises(UserError, match=r"48 channels .* 5 heads"):

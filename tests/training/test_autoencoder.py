@@ -10,6 +10,7 @@ from difftalk_pl.__main__ import main
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
 from difftalk_pl.models.codebook import Codebook
+from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.training.autoencoder import Adversarial, AutoencoderPretraining
 from difftalk_pl.training.perceptual import Perceptual, PerceptualDistance
 from difftalk_pl.training.weights import read_weights
@@ -72,7 +73,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(runner, codebook):
     weights = read_weights(runner.checkpoint("whole"))
     assert (
         weights.state.keys()
-        == Autoencoder(AutoencoderConfig.from_dict(weights.config["autoencoder"])).state_dict().keys()
+        == Autoencoder(from_dict(AutoencoderConfig, weights.config["autoencoder"])).state_dict().keys()
     )
 
 
