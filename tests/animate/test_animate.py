@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import av
 import numpy as np
@@ -243,6 +244,21 @@ def test_what_cannot_be_animated_is_said_and_no_input_is_written_over(folder, tm
             animate(checkpoint, video, audio, tmp_path / out, **QUICK)
         assert not (tmp_path / "out.mp4").exists() and person.read_bytes() == before
     assert (tmp_path / "notes.mp4").read_text() == "somebody's"
+
+
+def test_memory_does_not_grow_with_the_length(pipeline, folder, tmp_path):
+    """Arrays alone: a few frames and a batch of squares, forward and backward."""
+
+    def peak(seconds):
+        video = pipeline(folder / "person.mp4", speech(tmp_path / "speech.wav", seconds), ONE_STEP, batch_size=4)
+        tracemalloc.start()
+        for _ in video.frames():
+            pass
+        memory = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return memory
+
+    assert peak(6.0) < 1.1 * peak(1.5)
 
 
 @pytest.mark.slow

