@@ -8,7 +8,6 @@ import sys
 import time
 import tracemalloc
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -154,22 +153,18 @@ def clapper(path, fps, faces, seconds=1.2):
     return path
 
 
-def late_claps(path, start=0.25):
-    """A click at every clap, in a track that starts late."""
-    sound = np.zeros((1, round(0.95 * RATE)), np.int16)
+def claps(path):
+    """A click at every clap."""
+    sound = np.zeros(round(1.2 * RATE), np.int16)
     for clap in CLAPS:
-        sound[0, round((clap - start) * RATE) :][: RATE // 50] = np.random.default_rng(0).integers(-20000, 20000, 882)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
-        frame = av.AudioFrame.from_ndarray(sound, format="s16", layout="mono")
-        frame.sample_rate, frame.pts = RATE, round(start * RATE)
-        container.mux([*stream.encode(frame), *stream.encode(None)])
+        sound[round(clap * RATE) :][: RATE // 50] = np.random.default_rng(0).integers(-20000, 20000, RATE // 50)
+    write_wav(path, sound, RATE)
     return path
 
 
 @pytest.mark.parametrize(("source_fps", "fps", "interpolation"), [(30, 25, 1), (30, "source", 1), (25, 25, 2)], ids=str)
 def test_the_clap_is_seen_when_it_is_heard(pipeline, faces, tmp_path, source_fps, fps, interpolation):
-    inputs = clapper(tmp_path / "clapper.mp4", source_fps, faces), late_claps(tmp_path / "claps.mka")
+    inputs = clapper(tmp_path / "clapper.mp4", source_fps, faces), claps(tmp_path / "claps.wav")
     video = pipeline(*inputs, ONE_STEP, fps=fps)
     rate = video.source.fps * interpolation
     assert rate == {"source": 30}.get(fps, 25) * interpolation
@@ -258,7 +253,7 @@ def test_memory_does_not_grow_with_the_length(pipeline, folder, tmp_path):
         tracemalloc.stop()
         return memory
 
-    assert peak(6.0) < 1.1 * peak(1.5)
+    assert peak(4.0) < 1.1 * peak(1.0)
 
 
 @pytest.mark.slow
