@@ -104,12 +104,8 @@ def test_every_pixel_outside_of_the_blend_is_the_decoded_one(pipeline, folder, t
 
 
 def test_frames_without_a_face_stay_as_they_are_and_are_counted(pipeline, faces, tmp_path, caplog):
-    wall = np.full_like(in_larger_frame(faces[0]), 90)
-    write_video(
-        tmp_path / "away.mp4",
-        [*map(in_larger_frame, faces[:4]), *[wall] * 16, *map(in_larger_frame, faces[:5])],
-        crf=12,
-    )
+    frames = [*faces[:4], *[np.full_like(faces[0], 90)] * 16, *faces[:5]]
+    write_video(tmp_path / "away.mp4", map(in_larger_frame, frames), crf=12)
     video = pipeline(tmp_path / "away.mp4", speech(tmp_path / "speech.wav", 1.0), ONE_STEP)
     drawn = [square is not None for _, _, square in video.pasted(range(25))]
     assert drawn == [True] * 4 + [False] * 16 + [True] * 5

@@ -66,18 +66,6 @@ def test_every_pixel_outside_of_the_mask_is_the_frames_own(shape, box, name):
 
 
 @everywhere
-@pytest.mark.parametrize("row, column", [(48, 48), (60, 37)])
-def test_a_dot_lands_where_the_square_says(shape, box, row, column):
-    generated = np.zeros((SIZE, SIZE, 3), np.uint8)
-    generated[row - 1 : row + 2, column - 1 : column + 2] = 255
-    frame, box = np.zeros((*shape, 3), np.uint8), np.array(box)
-    light = paste(frame, generated, generated, disc(), box)[..., 1].astype(float)
-    y, x = np.indices(shape) + 0.5
-    found = np.array([(x * light).sum(), (y * light).sum()]) / light.sum()
-    np.testing.assert_allclose(found, box[:2] + (np.array([column, row]) + 0.5) * box[2] / SIZE, atol=0.25)
-
-
-@everywhere
 @both_masks
 def test_the_true_square_pasted_back_changes_nothing_to_see(shape, box, name):
     frame, box = smooth_picture(*shape), np.array(box)

@@ -78,12 +78,6 @@ def test_the_change_is_small_and_grey_and_does_not_flicker(original, marked):
     assert min(peak_signal_noise_ratio(*pair) for pair in zip(small, marked_by(MODEL, small))) > 43
 
 
-def test_channels_at_their_ends_do_not_wrap_around():
-    frame = np.broadcast_to(np.array([255, 110, 0], np.uint8), (128, 128, 3)).copy()
-    change = Watermark(MODEL).mark(frame).astype(int) - frame
-    assert np.abs(change).max() <= 2 and change[..., 1].any()
-
-
 def test_frames_without_a_mark_have_none(original):
     """z without a mark is the best of 2 x 256^3 words, about 5; found is 7.9."""
     noise = (np.random.default_rng(seed).integers(0, 256, (1, 256, 256, 3), np.uint8) for seed in range(30))
