@@ -19,7 +19,8 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # machines may share the folder
     try:
-        with temporary.open(mode, **({} if "b" in mode else {"newline": "", "encoding": "utf-8"})) as file:
+        text = "b" not in mode
+        with temporary.open(mode, newline="" if text else None, encoding="utf-8" if text else None) as file:
             yield file
         os.replace(temporary, path)
     finally:

@@ -67,18 +67,17 @@ class Clip:
         """Return how many frames references are drawn from."""
         return self.frames
 
+    @property
+    def pool_landmarks(self) -> np.ndarray:
+        return self.landmarks
+
     def source_frame(self, frame: int) -> int:
         """Return where in the pool a frame lies."""
         return frame
 
     def moment(self, frame: int) -> float:
-        """Return when a frame is shown, in frames of 1/25 s of the sound."""
+        """Return when a frame is shown, in frames of 1/25 s of the audio."""
         return frame
-
-    @property
-    def pool_landmarks(self) -> np.ndarray:
-        """Return the landmarks of the frames that references are drawn from, (pool, 68, 2)."""
-        return self.landmarks
 
     @property
     def landmarks(self) -> np.ndarray:
@@ -232,7 +231,7 @@ def read_index(root: Path) -> dict[str, ClipRow]:
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [ClipRow(**{**row, "frames": int(row["frames"])}) for row in csv.DictReader(file)]
+        rows = [ClipRow(name, who, int(frames), *rest) for name, who, frames, *rest in list(csv.reader(file))[1:]]
     return {row.name: row for row in rows}
 
 

@@ -134,12 +134,8 @@ def make_clip(job: Job, description: dict[str, dict[str, Any]]) -> int:
             "audio_seconds": len(audio) / RATE,
             "crop": crop._asdict(),
             "given_crop_problem": problem,
-            "faces": {
-                "seen": track.faces_seen,
-                "detections": track.detections,
-                "interpolated": track.missed,
-                "longest_gap": track.longest_gap,
-            },
+            "faces": {"seen": track.faces_seen, "detections": track.detections, "interpolated": track.missed}
+            | {"longest_gap": track.longest_gap},
             "versions": versions(),
         },
     )

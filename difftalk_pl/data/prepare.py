@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as JobTimeout
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -177,5 +176,6 @@ def find_scenes(source: ClipSource) -> list[ClipSource]:
         step = max(1, max(frame.shape) // 256)
         small = np.ascontiguousarray(frame[::step, ::step, ::-1])
         cuts += [cut.frame_num for cut in detector.process_frame(FrameTimecode(number, fps=float(FPS)), small)]
-    name, spans = source.name, pairwise([*(cut / FPS for cut in cuts), None])
-    return [source._replace(name=f"{name}_s{k:03d}", start=start, end=end) for k, (start, end) in enumerate(spans)]
+    starts = [cut / FPS for cut in cuts]
+    spans = enumerate(zip(starts, [*starts[1:], None], strict=True))
+    return [source._replace(name=f"{source.name}_s{k:03d}", start=start, end=end) for k, (start, end) in spans]
