@@ -62,21 +62,16 @@ def test_what_is_written_is_read(root):
     assert [round(reader[k].mean() / 10) for k in (11, 0, 5)] == [11, 0, 5]
 
 
-def test_a_clip_written_again_replaces_the_old_one(root):
+def test_a_clip_written_again_replaces_the_old_one_and_its_latents(root):
     write_clip(root, "a", **parts())
     (root / "clips" / "a" / "features" / "old.npy").write_bytes(b"")
-    write_clip(root, "a", **parts(info={"source": "there"}))
-    assert Clip(root, "a", FRAMES).info()["source"] == "there"
-    assert not (root / "clips" / "a" / "features" / "old.npy").exists()
-
-
-def test_latents_of_a_replaced_clip_are_removed(root):
-    write_clip(root, "a", **parts())
     cached = [root / "latents" / "0123abcd-mouth_safe" / f"{name}.npy" for name in ("a", "b")]
     cached[0].parent.mkdir(parents=True)
     for path in cached:
         path.write_bytes(b"")
-    write_clip(root, "a", **parts())
+    write_clip(root, "a", **parts(info={"source": "there"}))
+    assert Clip(root, "a", FRAMES).info()["source"] == "there"
+    assert not (root / "clips" / "a" / "features" / "old.npy").exists()
     assert [path.exists() for path in cached] == [False, True]
 
 
@@ -98,14 +93,8 @@ def breaks_half_way():
         ({"frames": breaks_half_way()}, RuntimeError, "no more"),
         ({"frames": []}, UserError, "no frames"),
         ({"frames": [frame(k) for k in range(FRAMES - 1)]}, ValueError, r"a: landmarks .* \(11, 68, 2\)"),
-        ({"landmarks": np.zeros((FRAMES, 67, 2))}, ValueError, r"a: landmarks \(12, 67, 2\)"),
         ({"landmarks": np.full((FRAMES, 68, 2), np.nan)}, ValueError, r"a: landmarks .*, expected finite"),
-        (
-            {"audio": np.zeros(FRAMES * 640 + 1, np.int16)},
-            ValueError,
-            r"a: audio int16 \(7681,\), expected int16 for 12 frames",
-        ),
-        ({"audio": np.zeros(FRAMES * 640, np.float32)}, ValueError, "a: audio float32"),
+        ({"audio": np.zeros(FRAMES * 640 + 1, np.int16)}, ValueError, r"a: audio .* \(7681,\), expected int16 for 12"),
     ],
 )
 @pytest.mark.parametrize("there_before", [False, True])
@@ -118,12 +107,6 @@ def test_a_clip_that_fails_leaves_nothing_or_what_was_there(root, changes, error
         write_clip(root, "a", **parts(**changes))
     assert [path.name for path in (root / "clips").iterdir()] == (["a"] if there_before else [])
     assert not there_before or len(Clip(root, "a", FRAMES).reader()) == FRAMES
-
-
-def test_another_size_is_refused(root):
-    assert create_dataset(root, 32).size == 32
-    with pytest.raises(UserError, match="holds frames of 32 pixels, not 64"):
-        create_dataset(root, 64)
 
 
 def test_a_folder_that_is_no_dataset_says_what_to_do(tmp_path):

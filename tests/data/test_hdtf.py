@@ -90,12 +90,6 @@ def test_what_is_not_of_the_form_is_named(folder, table, line, message):
         read_annotations(folder)
 
 
-def test_a_missing_table_is_named(folder):
-    (folder / "WRA_crop_wh.txt").unlink()
-    with pytest.raises(UserError, match=r"WRA_crop_wh\.txt.*annotation tables"):
-        read_annotations(folder)
-
-
 @pytest.fixture(scope="module")
 def listed(real_clips, tmp_path_factory):
     """Videos under the names that people give them, and the list of clips that the command makes of them."""
