@@ -101,7 +101,7 @@ def prepare(
         write_index(out)
     if failed:
         raise UserError(f"{out}: {failed} clips failed for the reasons above; the same command tries them again")
-    if jobs and not any(row.status == "ok" for row in read_index(out).values()):
+    if shard is None and not any(row.status == "ok" for row in read_index(out).values()):
         raise UserError(f"{out}: no clip could be prepared; the reasons are in {out / 'clips.csv'}")
     if report:
         write_report(out, workers)
