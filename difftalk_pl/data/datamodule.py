@@ -19,7 +19,7 @@ from difftalk_pl.data.dataset import (
     ClipBatches,
     WindowDataset,
 )
-from difftalk_pl.data.features.kinds import KINDS, FeatureModel
+from difftalk_pl.data.features.kinds import FeatureModel
 from difftalk_pl.data.features.stored import check_features, read_record
 from difftalk_pl.data.features.windows import AROUND, FPS
 from difftalk_pl.data.latents import LatentCache
@@ -28,7 +28,7 @@ from difftalk_pl.data.quality import keep_clips
 from difftalk_pl.data.references import ReferencePolicy, ReferenceRule, read_face
 from difftalk_pl.data.sampler import WindowSampler
 from difftalk_pl.data.splits import Split
-from difftalk_pl.data.sync import SyncData, SyncWindows, open_sides
+from difftalk_pl.data.sync import SyncData, SyncWindows
 from difftalk_pl.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,6 @@ class HDTFDataModule(L.LightningDataModule):
         loading: Loading = Loading(),
     ) -> None:
         super().__init__()
-        if features not in KINDS:
-            raise UserError(f"features {features!r}: expected one of {', '.join(KINDS)}")
         self.root, self.contents, self.features = Path(root), contents, features
         self.mask, self.rule = MaskPolicy(mask), ReferenceRule(min_reference_gap)
         self.smoothing, self.reference, self.audio_channels = smoothing, reference, audio_channels
@@ -119,7 +117,7 @@ class HDTFDataModule(L.LightningDataModule):
         self.sides = {side: keep_clips(self.root, clips, self.keep) for side, clips in sides.items()}
         log.info("clips: %s", ", ".join(f"{side} {len(clips)}" for side, clips in self.sides.items()))
         if self.contents == "sync":
-            self.windows = dict(open_sides(self.sides, stage, self.sync, self.seed))
+            self._open_sync(stage)
             return
         if stage == "predict" and self.contents == "frames":
             raise UserError("predict needs a diffusion model (stage 2); test shows what an autoencoder reconstructs")
@@ -135,6 +133,20 @@ class HDTFDataModule(L.LightningDataModule):
         if stage == "fit":
             clips, frames = clips[: self.val_clips], max(round(self.val_seconds * FPS), 1)
         self.evaluated = self._open_whole(clips, frames, stage in ("validate", "test")) if clips else None
+
+    def _open_sync(self, stage: str) -> None:
+        if stage not in ("fit", "validate"):
+            raise UserError(f"{stage} is not for a SyncNet: validate tells its accuracy; score and test judge with it")
+        train, val, held_out = self.sides["train"], self.sides["val"], self.sync.holdout_seconds > 0
+        if held_out and val:
+            raise UserError("data.sync.holdout_seconds takes the place of validation clips: set data.split.val 0")
+        self.windows = {}
+        if stage == "fit":
+            self.windows["train"] = SyncWindows(train, self.sync, "first", self.seed)
+        if held_out:
+            self.windows["val"] = SyncWindows(train, self.sync, "last", self.seed, fixed=True)
+        elif val:
+            self.windows["val"] = SyncWindows(val, self.sync, "all", self.seed, fixed=True)
 
     def _open_losses(self, side: str) -> WindowDataset:
         parts = {"frames": FRAME, "latents": TRAINING, "images": GENERATION}[self.contents]
@@ -153,7 +165,12 @@ class HDTFDataModule(L.LightningDataModule):
     def _open(
         self, clips: list[Clip], parts: Any, rule: ReferenceRule, frames: int | None, **own: Any
     ) -> WindowDataset:
-        shared = {"mask": self.mask, "features": self.features, "seed": self.seed, "smoothing": self.smoothing}
+        shared: dict[str, Any] = {
+            "mask": self.mask,
+            "features": self.features,
+            "seed": self.seed,
+            "smoothing": self.smoothing,
+        }
         return WindowDataset(clips, parts, reference=rule, frames_per_clip=frames, **shared, **own)
 
     def _check_features(self, clips: list[Clip]) -> None:

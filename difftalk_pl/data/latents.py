@@ -53,10 +53,9 @@ class LatentCache:
         return array
 
     def check(self, clips: list[Clip]) -> None:
-        """Raise UserError if clips have no latents; name some of them, and the caches that exist."""
+        """Raise UserError if clips have no latents; name the first of them, and the caches that exist."""
         if missing := [clip.name for clip in clips if not self.path(clip.name).exists()]:
-            some = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-            raise UserError(f"{self.folder}: no latents for {len(missing)} clips ({some}); {self._remedy()}")
+            raise UserError(f"no latents for {len(missing)} clips, such as {missing[0]}: {self._remedy()}")
 
     def is_complete(self, clip: Clip) -> bool:
         """Return whether a clip's latents are readable and were made from its present files."""
@@ -75,7 +74,7 @@ class LatentCache:
 
     def _remedy(self) -> str:
         others = sorted(folder.name for folder in (self.root / "latents").glob("*-*") if folder != self.folder)
-        made = f" (there are latents of another autoencoder or mask: {', '.join(others)})" if others else ""
+        made = f" (there are latents of other autoencoders or masks: {', '.join(others)})" if others else ""
         return f"run cache-latents --data {self.root} --mask {self.mask} with autoencoder {self.codec}{made}"
 
 

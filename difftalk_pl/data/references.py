@@ -82,10 +82,6 @@ class ReferenceRule:
         missing = max(2 * self.min_gap - frames, 0)
         return number if self.lenient or number < frames - self.min_gap else number + missing
 
-    def without_partner(self, frames: int, among: int) -> int:
-        """Count the frames among a clip's first `among` that have no partner far enough away."""
-        return sum(sum(self._allowed(frame, frames)) == 0 for frame in range(among))
-
     def draw(self, frame: int, frames: int, random: np.random.Generator) -> int:
         """Draw one of the frames at least `min_gap` away, uniformly."""
         before, after = self._allowed(frame, frames)
@@ -125,19 +121,14 @@ def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
     return lips / np.maximum(eyes, 1e-6)
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """Read a picture, (H, W, 3) uint8, turned as its camera says. Raises UserError for a file that is none."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: no readable picture ({error}); give a PNG or JPEG of the person's face") from error
-
-
 def read_face(path: Path, size: int) -> np.ndarray:
     """Cut the largest face of a picture as prepare cuts a clip, (size, size, 3) uint8. Raises UserError if none is."""
-    picture = read_picture(path)
-    landmarks = follow_face([picture]).landmarks
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: no readable picture ({error}); give a PNG or JPEG of the person's face") from error
+    landmarks = follow_face([pixels]).landmarks
     if np.isnan(landmarks).any():
         raise UserError(f"{path}: no face found")
-    return cut_frame(picture, crop_square(landmarks, picture.shape[1], picture.shape[0]), size)
+    return cut_frame(pixels, crop_square(landmarks, pixels.shape[1], pixels.shape[0]), size)

@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 class Draw(NamedTuple):
     """The index of a window and the epoch it is drawn in, which workers of a DataLoader cannot know otherwise."""
 
-    index: int
+    window: int
     epoch: int
 
 

@@ -3,12 +3,11 @@
 A stretch needs no features on disk: the coefficients of its speech are computed from its samples.
 """
 
-import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -19,8 +18,6 @@ from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.lip_sync import SMOOTHED, WINDOW_FRAMES, SyncCrop, crop_boxes, lip_frames, sync_mfcc
 from difftalk_pl.data.sampler import Draw
 from difftalk_pl.errors import UserError
-
-log = logging.getLogger(__name__)
 
 LARGEST_HOLDOUT = 0.2  # of a clip
 MOVED, SCALED = 0.04, 0.06  # augmentation: of the crop's side, at most
@@ -49,13 +46,6 @@ class SyncData:
     holdout_seconds: float = 0.0
     augment: bool = True
 
-    def __post_init__(self) -> None:
-        if self.stretch < WINDOW_FRAMES or self.largest_shift < 1 or self.holdout_seconds < 0:
-            raise UserError(
-                f"data.sync: stretch {self.stretch}, largest_shift {self.largest_shift}, holdout_seconds "
-                f"{self.holdout_seconds:g}: expected at least {WINDOW_FRAMES}, 1 and 0"
-            )
-
 
 class SyncSample(TypedDict):
     """One stretch. Lip window i goes with speech i + largest_shift."""
@@ -64,14 +54,6 @@ class SyncSample(TypedDict):
     mfcc: torch.Tensor  # (T - 4 + 2 * largest_shift, 13, 20)
     clip: str
     frame: int  # the first of the lips
-
-
-class Span(NamedTuple):
-    """The first frames that stretches of a clip may have: `starts` of them, from `first` on."""
-
-    clip: Clip
-    first: int
-    starts: int
 
 
 class SyncWindows(Dataset):
@@ -89,43 +71,36 @@ class SyncWindows(Dataset):
     """
 
     def __init__(
-        self, clips: Sequence[Clip], settings: SyncData, *, part: ClipPart = "all", seed: int = 0, fixed: bool = False
+        self, clips: Sequence[Clip], settings: SyncData, part: ClipPart = "all", seed: int = 0, fixed: bool = False
     ) -> None:
         self.settings, self.seed, self.fixed = settings, seed, fixed
         needed = settings.stretch + 2 * settings.largest_shift + 1  # a window's last step reaches into the next frame
-        self.spans = []
-        for clip in clips:
-            begin, end = bounds(clip.frames, settings.holdout_seconds, part)
-            if end - begin >= needed:
-                self.spans.append(Span(clip, begin + settings.largest_shift, end - begin - needed + 1))
-        self.clips = [span.clip for span in self.spans]
-        if len(self.clips) < len(clips):
-            log.warning(
-                "%d of %d clips have less than %d frames for SyncNet", len(clips) - len(self.clips), len(clips), needed
-            )
-        if not self.clips:
+        parts = [bounds(clip.frames, settings.holdout_seconds, part) for clip in clips]
+        used = [number for number, (begin, end) in enumerate(parts) if end - begin >= needed]
+        if not used:
             raise UserError(f"no clip for SyncNet: of {len(clips)} given, none has {needed} frames that it may use")
-        self.ends = np.cumsum([-(-span.starts // settings.stretch) for span in self.spans])
+        self.clips = [clips[number] for number in used]
+        self.firsts = [parts[number][0] + settings.largest_shift for number in used]  # of a stretch, the least
+        self.starts = [parts[number][1] - parts[number][0] - needed + 1 for number in used]  # first frames there may be
+        self.ends = np.cumsum([-(-starts // settings.stretch) for starts in self.starts])
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def __getitem__(self, draw: int | Draw) -> SyncSample:
-        return self.stretch(*self.where(*(draw if isinstance(draw, Draw) else (draw, 0))))
+        return self._read(*self.where(*(draw if isinstance(draw, Draw) else (draw, 0))))
 
     def where(self, index: int, epoch: int = 0) -> tuple[Clip, int, np.random.Generator]:
         """Return clip and first frame of a stretch, and the generator of the rest of its randomness."""
         which = int(np.searchsorted(self.ends, index, side="right"))
-        span = self.spans[which]
-        number = index - (int(self.ends[which - 1]) if which else 0)
-        name = zlib.crc32(span.clip.name.encode())
+        clip, number = self.clips[which], index - (int(self.ends[which - 1]) if which else 0)
+        name = zlib.crc32(clip.name.encode())
         random = np.random.default_rng([self.seed, 0 if self.fixed else epoch, name, number])
         start = number * self.settings.stretch
-        room = min(self.settings.stretch, span.starts - start)
-        return span.clip, span.first + start + (0 if self.fixed else int(random.integers(room))), random
+        room = min(self.settings.stretch, self.starts[which] - start)
+        return clip, self.firsts[which] + start + (0 if self.fixed else int(random.integers(room))), random
 
-    def stretch(self, clip: Clip, frame: int, random: np.random.Generator) -> SyncSample:
-        """Read the stretch of a clip that starts with this frame."""
+    def _read(self, clip: Clip, frame: int, random: np.random.Generator) -> SyncSample:
         settings = self.settings
         with closing(clip.reader()) as reader:
             frames = np.stack([reader[k] for k in range(frame, frame + settings.stretch)])
@@ -168,23 +143,3 @@ def augment(frames: np.ndarray, boxes: np.ndarray | None, side: int, random: np.
     contrast, brighter = random.uniform(1 - CONTRAST, 1 + CONTRAST), random.uniform(-BRIGHTER, BRIGHTER)
     levels = ((np.arange(256) - 127.5) * contrast + 127.5 + brighter).round().clip(0, 255).astype(np.uint8)
     return levels[lips[..., ::-1] if random.integers(2) else lips]
-
-
-def open_sides(sides: Mapping[str, list[Clip]], stage: str, settings: SyncData, seed: int) -> dict[str, SyncWindows]:
-    """Open the Datasets of a stage of training by their sides.
-
-    Raises:
-        UserError: validation by held-out seconds and by other people at once, or a stage that a SyncNet does not have.
-    """
-    if stage not in ("fit", "validate"):
-        raise UserError(f"{stage} is not for a SyncNet: validate tells its accuracy; score and test judge with it")
-    held_out = settings.holdout_seconds > 0
-    if held_out and sides["val"]:
-        raise UserError("data.sync.holdout_seconds takes the place of validation clips: set data.split.val 0")
-    windows = {}
-    if stage == "fit":
-        windows["train"] = SyncWindows(sides["train"], settings, part="first", seed=seed)
-    if held_out or sides["val"]:
-        clips, part = (sides["train"], "last") if held_out else (sides["val"], "all")
-        windows["val"] = SyncWindows(clips, settings, part=part, seed=seed, fixed=True)  # type: ignore[arg-type]
-    return windows

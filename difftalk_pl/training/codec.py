@@ -79,8 +79,8 @@ def cache_latents(
 ) -> None:
     """Encode every frame of a prepared dataset and every masked frame with a trained autoencoder, once for stage 2.
 
-    Clips that have latents are skipped, so that a second run does what is missing. Several devices and machines share
-    the clips as Lightning starts them. A clip that cannot be read costs itself alone; it is named at the end.
+    Clips that have latents are skipped. Several devices and machines share the clips. A clip that cannot be read costs
+    itself alone; it is named at the end.
 
     Args:
         data: the prepared dataset; the latents go to its folder latents/.
@@ -93,8 +93,7 @@ def cache_latents(
         num_nodes: machines.
         strategy: Lightning's, such as ddp; auto is the usual one.
 
-    Raises:
-        UserError: clips have no latents in the end; says which and why.
+    Raises UserError if clips have no latents in the end.
     """
     codec = LatentCodec.load(autoencoder)
     cache, clips = LatentCache(data, codec.hash, mask), open_clips(data)

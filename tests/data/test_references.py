@@ -9,10 +9,11 @@ from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.dataset import GENERATION, WindowDataset
 from difftalk_pl.data.driven import DrivenClip
 from difftalk_pl.data.pixels import to_network
-from difftalk_pl.data.references import ReferencePolicy, ReferenceRule, mouth_opening, read_picture
+from difftalk_pl.data.references import ReferencePolicy, ReferenceRule, mouth_opening, read_face
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.data.synthetic.geometry import Pose, landmarks
 from difftalk_pl.errors import UserError
+from difftalk_pl.media.video import read_frames
 
 # The one reference of a clip
 
@@ -97,25 +98,31 @@ def test_what_is_no_policy_is_refused_with_what_is(text):
 # Pictures
 
 
-def test_a_picture_is_turned_as_its_camera_says(tmp_path):
-    pixels = np.zeros((40, 60, 3), np.uint8)
-    pixels[:20, :30] = 255, 0, 0
+@pytest.fixture(scope="module")
+def photograph(real_clips) -> Image.Image:
+    return Image.fromarray(next(iter(read_frames(real_clips / "hdtf_aoc.mp4", 25))))
+
+
+def test_the_face_of_a_picture_is_cut_as_a_clip_and_turned_as_its_camera_says(tmp_path, photograph):
     turned = Image.Exif()
     turned[0x0112] = 6  # the camera stood on its side: turn by a quarter to the right
-    Image.fromarray(pixels).save(tmp_path / "side.png", exif=turned)
-    np.testing.assert_array_equal(read_picture(tmp_path / "side.png"), np.rot90(pixels, -1))
-    Image.fromarray(pixels).save(tmp_path / "plain.png")
-    np.testing.assert_array_equal(read_picture(tmp_path / "plain.png"), pixels)
+    photograph.save(tmp_path / "plain.png")
+    photograph.rotate(90, expand=True).save(tmp_path / "side.png", exif=turned)
+    face = read_face(tmp_path / "plain.png", 64)
+    assert face.shape == (64, 64, 3) and face.dtype == np.uint8
+    np.testing.assert_array_equal(read_face(tmp_path / "side.png", 64), face)
 
 
-def test_what_is_no_picture_is_refused_by_name(tmp_path):
+def test_what_is_no_picture_of_a_face_is_refused_by_name(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(tmp_path / "face.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "face.png").read_bytes()[:5000])
-    for name in ("half.png", "nowhere.png"):
-        with pytest.raises(
-            UserError, match=rf"{name}: no readable picture .*; give a PNG or JPEG of the person's face"
-        ):
-            read_picture(tmp_path / name)
+    for name, reason in (
+        ("half.png", "no readable picture"),
+        ("no.png", "no readable picture"),
+        ("face.png", "no face"),
+    ):
+        with pytest.raises(UserError, match=rf"{name}: {reason}"):
+            read_face(tmp_path / name, 64)
 
 
 # In the Dataset

@@ -11,7 +11,7 @@ from difftalk_pl.data.sampler import WindowSampler
 def drawn(sampler: WindowSampler) -> list[int]:
     draws = list(sampler)
     assert len(draws) == len(sampler) - sampler.skip and {draw.epoch for draw in draws} <= {sampler.epoch}
-    return [draw.index for draw in draws]
+    return [draw.window for draw in draws]
 
 
 @pytest.mark.parametrize("n, world_size", [(10, 1), (11, 2), (10000, 3), (3, 4)])

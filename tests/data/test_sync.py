@@ -231,6 +231,7 @@ def test_the_data_module_validates_on_other_people_or_on_held_out_seconds(talker
     held_out = changed(stretch=5, largest_shift=3, holdout_seconds=9)
     data = module(talkers, "fit", sync=held_out, split=Split(val=0.0, test=["synthetic_002"]))
     (loss,) = data.val_dataloader()
+    data.setup("validate")
     assert {clip for batch in loss for clip in batch["clip"]} == {"synthetic_000", "synthetic_001"}
     assert all(frame >= 104 for batch in loss for frame in batch["frame"])
 
@@ -244,5 +245,3 @@ def test_the_data_module_refuses_other_stages_and_other_crops(talkers):
     data = module(talkers, "fit", sync=SMALL, split=split)
     with pytest.raises(UserError, match="sync_crop face_crop, not whole_frame"):
         data.load_state_dict(data.state_dict() | {"sync_crop": "face_crop"})
-    with pytest.raises(UserError, match=r"data\.sync: stretch 4"):
-        changed(stretch=4)
