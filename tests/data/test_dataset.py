@@ -13,7 +13,6 @@ from scipy.stats import chisquare
 from torch.utils.data import DataLoader
 
 from difftalk_pl.data import clips as clips_module
-from difftalk_pl.data import dataset as dataset_module
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.dataset import EVALUATION, FRAME, MASKED_FRAME, TRAINING, ClipBatches, WindowDataset
 from difftalk_pl.data.features.windows import smoothing_windows
@@ -201,22 +200,6 @@ def test_batches_do_not_depend_on_the_workers(talkers, images, monkeypatch):
     content = pickle.dumps(windows)
     assert len(content) < 5000, "without what it has read"
     assert_equal([pickle.loads(content)[Draw(250, 1)]], [windows[Draw(250, 1)]])
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux tells them")
-def test_a_process_keeps_few_files_open(talkers, tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset_module, "OPEN_CLIPS", 4)
-    source = open_clips(talkers)[0]
-    (tmp_path / "clips").mkdir()
-    clips = [Clip(tmp_path, f"clip{number:02d}", source.frames) for number in range(12)]
-    for clip in clips:
-        clip.folder.symlink_to(source.folder)
-    windows, before = WindowDataset(clips, EVALUATION), len(os.listdir("/proc/self/fd"))
-    first = windows.window(0, 10)
-    for number in range(len(clips)):
-        windows.window(number, 10)
-    assert len(os.listdir("/proc/self/fd")) <= before + 4 * 4
-    assert_equal([windows.window(0, 10)], [first])
 
 
 # Batches of whole clips

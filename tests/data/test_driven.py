@@ -1,7 +1,5 @@
 """A clip that another sound drives, read through the same Dataset as training."""
 
-import pickle
-
 import numpy as np
 import pytest
 
@@ -27,7 +25,7 @@ def clip(talkers) -> Clip:
     return open_clips(talkers)[0]
 
 
-@pytest.mark.parametrize("frames", [20, 130, 300])
+@pytest.mark.parametrize("frames", [20, 300])
 def test_the_sound_gives_the_length_the_video_the_pictures(clip, frames):
     speech = np.random.default_rng(0).standard_normal((2 * frames, 26)).astype(np.float32)
     windows = WindowDataset(
@@ -47,13 +45,6 @@ def test_the_sound_gives_the_length_the_video_the_pictures(clip, frames):
         np.testing.assert_allclose(pixels, reader[window["reference_frame"]], atol=1e-3)
 
 
-def test_a_driven_clip_can_be_sent_to_a_worker(clip):
-    driven = DrivenClip.drive(clip, np.zeros((40, 26), np.float32))
-    windows = WindowDataset([driven], GENERATION, reference=ReferenceRule(lenient=True))
-    before = windows[7]["image"]
-    assert (pickle.loads(pickle.dumps(windows))[7]["image"] == before).all()
-
-
 def between(speech: np.ndarray, moment: float) -> np.ndarray:
     """(8, 16, C): each step of the windows around a moment, straight from the two steps that it lies between."""
     times_known = np.arange(-1, len(speech))
@@ -67,7 +58,7 @@ def between(speech: np.ndarray, moment: float) -> np.ndarray:
     return np.stack(slots)
 
 
-@pytest.mark.parametrize("fps", [30, 24, 50, 29.97])
+@pytest.mark.parametrize("fps", [50, 29.97])
 def test_at_another_rate_every_frame_hears_its_own_moment(clip, fps):
     """Frame k shows what sounds at k / fps seconds; features have 50 steps a second."""
     speech = np.random.default_rng(1).standard_normal((100, 26)).astype(np.float32)

@@ -66,21 +66,12 @@ def check(measured: Margins) -> None:
 def test_mouth_and_chin_of_real_faces_lie_inside_nose_and_eyes_outside(real_landmarks):
     opening = real_landmarks[:, 66, 1] - real_landmarks[:, 62, 1]
     widest = np.argsort(opening)[-len(opening) // 20 :]
-    check(margins(real_landmarks[np.union1d(widest, np.arange(0, len(opening), 2))]))
+    check(margins(real_landmarks[np.union1d(widest, np.arange(0, len(opening), 8))]))
 
 
 def test_mouth_and_chin_of_drawn_faces_lie_inside_nose_and_eyes_outside(talkers):
     for clip in open_clips(talkers):
-        check(margins(clip.landmarks[::3]))
-
-
-def test_the_measure_sees_a_mask_that_is_too_small(talkers):
-    """A mask that is right for half the face's size fails the check above."""
-    points = np.array(open_clips(talkers)[0].landmarks[::10])
-    middle = points[:, list(EYES)].mean(axis=1, keepdims=True)
-    points[:, 27:48] = middle + (points[:, 27:48] - middle) / 2
-    with pytest.raises(AssertionError):
-        check(margins(points))
+        check(margins(clip.landmarks[::10]))
 
 
 def moved(points: np.ndarray, which: range, rng: np.random.Generator) -> np.ndarray:
@@ -124,14 +115,6 @@ def test_below_nose_hides_the_rows_from_the_tip_of_the_nose_down(y, first):
     np.testing.assert_array_equal(mask, np.broadcast_to(np.arange(64)[:, None] >= first, (64, 64)))
 
 
-def test_masks_scale_with_the_frame(talkers):
-    points = np.array(open_clips(talkers)[1].landmarks[7])
-    for name in ("mouth_safe", "below_nose"):
-        small, large = MaskPolicy(name)(points, 64), MaskPolicy(name)(points, 512)
-        assert small.dtype == bool and (small.shape, large.shape) == ((64, 64), (512, 512))
-        assert small.mean() == pytest.approx(large.mean(), abs=0.01)
-
-
 def test_hidden_is_grey_and_the_rest_as_it_was():
     image = np.random.default_rng(0).uniform(-1, 1, (2, 3, 8, 8)).astype(np.float32)
     mask = np.random.default_rng(1).random((2, 8, 8)) < 0.5
@@ -141,8 +124,3 @@ def test_hidden_is_grey_and_the_rest_as_it_was():
         for channel in range(3):
             assert (hidden[n, channel][mask[n]] == 0).all()
             np.testing.assert_array_equal(hidden[n, channel][~mask[n]], image[n, channel][~mask[n]])
-
-
-def test_unknown_policies_are_refused():
-    with pytest.raises(ValueError, match="mask 'mouth': expected one of below_nose, mouth_safe"):
-        MaskPolicy("mouth")  # type: ignore[arg-type]

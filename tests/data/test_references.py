@@ -38,16 +38,6 @@ def test_the_best_frame_is_that_of_all_frames_tried(frames, gap):
             assert best == expected or furthest_both_ways
 
 
-def test_nearly_all_frames_of_a_clip_have_one_reference():
-    rule, scores = ReferenceRule(60, source="random"), np.random.default_rng(3).random(500)
-    chosen = np.array([rule.best(frame, scores) for frame in range(500)])
-    top = int(scores.argmax())
-    far = np.abs(np.arange(500) - top) >= 60
-    assert (chosen[far] == top).all() and far.mean() > 0.7
-    assert (np.abs(chosen - np.arange(500)) >= 60).all()
-    assert len(set(chosen)) <= 4
-
-
 # The widest mouth
 
 
@@ -69,26 +59,14 @@ def test_the_widest_mouth_is_the_one_that_was_drawn_widest():
 # What a user asks for
 
 
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("each", ReferencePolicy("each")),
-        ("random", ReferencePolicy("random")),
-        ("widest", ReferencePolicy("widest")),
-        ("progressive", ReferencePolicy("random", True)),
-        ("progressive:each", ReferencePolicy("each", True)),
-        ("progressive:widest", ReferencePolicy("widest", True)),
-    ],
-)
-def test_names_of_policies(text, expected):
-    policy = ReferencePolicy.parse(text)
-    assert policy == expected
-    assert policy.file is None and policy.frames == expected.source
+def test_names_of_policies():
+    for text in ("each", "random", "widest"):
+        assert ReferencePolicy.parse(text) == ReferencePolicy(text)
+        assert ReferencePolicy.parse(f"progressive:{text}") == ReferencePolicy(text, True)
+    assert ReferencePolicy.parse("progressive") == ReferencePolicy("random", True)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "first", "nobody.png", "Random", "progressive:", "progressive:first", "each:random"]
-)
+@pytest.mark.parametrize("text", ["", "first", "nobody.png", "progressive:", "each:random"])
 def test_what_is_no_policy_is_refused_with_what_is(text):
     with pytest.raises(UserError, match=r"reference '.*': .*each, random, widest or the file of a picture") as error:
         ReferencePolicy.parse(text)
@@ -158,11 +136,3 @@ def test_windows_take_one_random_frame_by_seed(driven):
         assert again[0] == again[1] and len(set(again[0])) == 1
         chosen.append(again[0][0])
     assert len(set(chosen)) > 2
-
-
-def test_windows_take_the_picture_for_all(driven):
-    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    windows = WindowDataset([driven], GENERATION, reference=ReferenceRule(lenient=True), picture=picture)
-    for frame in (0, 99):
-        np.testing.assert_array_equal(windows[frame]["reference"], to_network(picture))
-        assert windows[frame]["reference_frame"] == -1

@@ -22,14 +22,6 @@ def test_ranks_share_all_windows_but_the_remainder(n, world_size):
     assert len(together) == n - n % world_size and together <= set(range(n))
 
 
-def test_the_remainder_of_one_epoch_comes_in_others():
-    sampler, seen = WindowSampler(7, seed=0, world_size=4), set()
-    for epoch in range(60):
-        sampler.set_epoch(epoch)
-        seen |= set(drawn(sampler))
-    assert seen == set(range(7))
-
-
 @pytest.mark.parametrize("skip", [0, 1, 5000, 10000])
 def test_an_interrupted_epoch_continues_exactly(skip):
     whole, rest = (WindowSampler(20000, seed=3, rank=1, world_size=2) for _ in range(2))

@@ -38,14 +38,6 @@ def test_fractions_divide_people_not_clips(seed):
     assert names(Split(val=0.1, test=0.25, seed=9).apply(PEOPLE)) != names(sides)
 
 
-def test_a_fraction_takes_at_least_one_person_unless_it_is_zero():
-    counts = [
-        [len(clips) for clips in Split(val=share, test=share).apply(clips_of("a", "b", "c")).values()]
-        for share in (0.01, 0.0)
-    ]
-    assert counts == [[1, 1, 1], [3, 0, 0]]
-
-
 def test_a_new_person_moves_nobody_from_training_to_the_test():
     for number in range(10, 40):
         before, after = (
