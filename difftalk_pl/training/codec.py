@@ -80,7 +80,7 @@ def cache_latents(
     """Encode every frame of a prepared dataset and every masked frame with a trained autoencoder, once for stage 2.
 
     Clips that have latents are skipped. Several devices and machines share the clips. A clip that cannot be read costs
-    itself alone; it is named at the end.
+    itself alone; a UserError names it at the end.
 
     Args:
         data: the prepared dataset; the latents go to its folder latents/.
@@ -92,8 +92,6 @@ def cache_latents(
         devices: how many on each machine, or auto.
         num_nodes: machines.
         strategy: Lightning's, such as ddp; auto is the usual one.
-
-    Raises UserError if clips have no latents in the end.
     """
     codec = LatentCodec.load(autoencoder)
     cache, clips = LatentCache(data, codec.hash, mask), open_clips(data)
