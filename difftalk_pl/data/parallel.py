@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import Future, as_completed
 from typing import TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -37,9 +37,10 @@ def run_jobs(
     workers = max(1, min(workers, len(jobs)))
     pool = ProcessPool(workers, initializer=_start_worker, initargs=[workers], context=context)
     try:
-        futures = {pool.schedule(function, args=[job], timeout=timeout): job for job in jobs}
+        futures: dict[Future, Job] = {pool.schedule(function, args=[job], timeout=timeout): job for job in jobs}
         for future in as_completed(futures):
-            yield futures[future], future.exception() or future.result()
+            failure = future.exception()
+            yield futures[future], failure if isinstance(failure, Exception) else future.result()
     finally:
         pool.stop()
         pool.join()

@@ -20,7 +20,6 @@ from difftalk_pl.data.features.stored import record_models
 from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.make_clip import Job, Outcome, Settings, refuse, run_job
 from difftalk_pl.data.parallel import failure_reason, run_jobs
-from difftalk_pl.data.report import report as write_report
 from difftalk_pl.data.sources import ClipSource, IdentityRule, NameRule, find_sources
 from difftalk_pl.errors import UsageError, UserError
 from difftalk_pl.faces.crop import MARGIN
@@ -104,6 +103,8 @@ def prepare(
     if shard is None and not any(row.status == "ok" for row in read_index(out).values()):
         raise UserError(f"{out}: no clip could be prepared; the reasons are in {out / 'clips.csv'}")
     if report:
+        from difftalk_pl.data.report import report as write_report  # pandas takes a while to import
+
         write_report(out, workers)
 
 
