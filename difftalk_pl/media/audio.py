@@ -95,7 +95,7 @@ def _resampler(frame: av.AudioFrame, rate: int, start: float) -> Graph:
     layout, base = frame.layout.name, frame.time_base
     graph.link_nodes(
         graph.add_abuffer(sample_rate=frame.sample_rate, format=frame.format, layout=layout, time_base=base),
-        graph.add("aresample", f"{rate}:async=1:min_hard_comp={HOLE}:first_pts={first}"),
+        graph.add("aresample", f"{rate}:min_hard_comp={HOLE}:first_pts={first}"),
         graph.add("aformat", "sample_fmts=s16:channel_layouts=mono"),
         graph.add("abuffersink"),
     ).configure()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 from av.container import InputContainer
-from av.video.frame import PictureType, VideoFrame
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from difftalk_pl.media.colour import ToLuma, ToRGB
@@ -205,8 +205,7 @@ def _open_stream(
 
 
 def _seek(container: InputContainer, stream: VideoStream, time: float, earlier: float) -> Iterator[VideoFrame] | None:
-    """Decode from the key frame at most at `time - earlier` on; None if it lies after `time` or needs frames before it
-    (a picture that is refreshed part by part)."""
+    """Decode from the key frame at most at `time - earlier` on; None if there is none, or it lies after `time`."""
     time += clock_zero(container)
     try:
         container.seek(floor((time - earlier) / (stream.time_base or 1)), stream=stream)
@@ -214,7 +213,7 @@ def _seek(container: InputContainer, stream: VideoStream, time: float, earlier: 
         first = next(frames, None)
     except av.FFmpegError:
         return None
-    if first is None or first.pict_type != PictureType.I or first.time is None or first.time > time + EPSILON:
+    if first is None or first.time is None or first.time > time + EPSILON:
         return None
     return chain([first], frames)
 

@@ -89,6 +89,12 @@ def test_frames_without_the_face_are_missing_and_no_others(gone):
         assert np.linalg.norm(track.landmarks[k] - alone(frames[k]), axis=1).mean() < 5  # of 90
 
 
+def test_another_face_elsewhere_does_not_confirm_the_one_that_left():
+    frames = [*beside(woman(15), [WALL] * 15), *beside([WALL] * 9, [small(picture) for picture in puppet()[:9]])]
+    track = track_faces(frames)
+    assert (track.faces_seen, found(track)) == (2, list(range(15)))
+
+
 def test_a_small_face_is_found_at_full_size():
     """90 pixels in a frame of 1280: at half size dlib sees nothing."""
     frame = np.full((720, 1280, 3), 96, np.uint8)
