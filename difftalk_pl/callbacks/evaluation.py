@@ -33,13 +33,11 @@ class Evaluation(L.Callback):
     replaces that of the defaults.
 
     Args:
-        lpips: the network of the perceptual measure; without its weights a warning says how to get them, and the
-            measure is null in results.json. null does not measure it.
+        lpips: network of the perceptual measure; null does not measure it.
         lpips_weights: its file; without one, the published file in $TORCH_HOME/hub/checkpoints.
-        syncnet: what measures lip sync: the published syncnet_v2.model, or a checkpoint or folder of SyncNetTraining;
-            without one, it is not measured.
-        sync_crop: what SyncNet sees of a frame: the face as tracked, or the whole frame.
-        faces: measure landmarks, identity and motion, by dlib.
+        syncnet: the published syncnet_v2.model, or a checkpoint or folder of SyncNetTraining.
+        sync_crop: what SyncNet sees of a frame.
+        faces: landmark distance, identity and motion, by dlib.
     """
 
     def __init__(

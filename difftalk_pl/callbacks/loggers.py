@@ -19,12 +19,9 @@ class RunWandbLogger(WandbLogger):
 
     The id is kept in SAVE_DIR/wandb_id.txt. `id`, `version` and the variable WANDB_RUN_ID, which sweeps set, come
     first. Takes WandbLogger's arguments.
-
-    Attributes:
-        resumed: whether the folder's run existed before; false until it is opened.
     """
 
-    resumed = False
+    resumed = False  # whether the folder's run existed before; known when it is opened
 
     @property
     @rank_zero_experiment

@@ -55,11 +55,9 @@ class Measuring:
 
 
 class Judge:
-    """Scores generated clips against true ones. Frames are 8-bit, as anybody's video has them.
+    """Scores generated clips against true ones, in 8 bits, as anybody's video has them.
 
     Args:
-        measuring: what.
-        device: of the networks.
         warn: about missing weights; of several processes one should.
         lpips_option: how the user of this program names a file for LPIPS.
 
@@ -86,18 +84,18 @@ class Judge:
         }
 
     def open(self, frames: int, size: int, landmarks: np.ndarray | None) -> "ClipJudge":
-        """Begin a clip.
-
-        Args:
-            frames: T, how many will come at most.
-            size: side of the frames in pixels.
-            landmarks: (T, 68, 2) of the true video, fractions of the side, or None.
-        """
+        """Begin a clip; arguments as for ClipJudge."""
         return ClipJudge(self.networks, frames, size, landmarks)
 
 
 class ClipJudge:
-    """One clip while its frames go by, in order."""
+    """One clip while its frames go by, in order.
+
+    Args:
+        frames: T, how many will come at most.
+        size: side of the frames in pixels.
+        landmarks: (T, 68, 2) of the true video, fractions of the side, or None.
+    """
 
     def __init__(self, networks: Networks, frames: int, size: int, landmarks: np.ndarray | None) -> None:
         self.networks, self.frames, self.size, self.landmarks = networks, frames, size, landmarks
@@ -105,13 +103,8 @@ class ClipJudge:
         self.methods: dict[str, MethodJudge] = {}
 
     def add(self, true: np.ndarray, generated: Mapping[str, np.ndarray], mask: np.ndarray | None) -> None:
-        """Measure the next frames.
-
-        Args:
-            true: (n, H, W, 3) uint8.
-            generated: of every method; an array that is `true` itself is the ground truth.
-            mask: (n, H, W) bool, the generated region.
-        """
+        """Measure the next frames, (n, H, W, 3) uint8, of every method; an array that is `true` itself is the ground
+        truth. `mask`: (n, H, W) bool, the generated region."""
         for start in range(0, len(true), CHUNK):
             part = slice(start, start + CHUNK)
             chunk = self._chunk(true[part], None if mask is None else mask[part])
@@ -133,11 +126,7 @@ class ClipJudge:
         return TrueChunk(true, mask, known, described, looked_at, points, descriptors)
 
     def scores(self, samples: Mapping[str, np.ndarray | None]) -> dict[str, ClipScore]:
-        """Return the scores by method, of the frames that came.
-
-        Args:
-            samples: the sound of each, (frames * 640,) int16 at 16 kHz, or None where there is none.
-        """
+        """Return the scores by method. `samples`: sound of each, (frames * 640,) int16 at 16 kHz, or None."""
         return {name: method.score(samples[name]) for name, method in self.methods.items()}
 
 

@@ -1,6 +1,6 @@
 """What the command `score` compares: pairs of videos, and of videos with the clips of a prepared dataset."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -62,11 +62,7 @@ def is_dataset(path: Path) -> bool:
 
 
 def pair_up(videos: list[Path], references: list[Path]) -> list[Pair]:
-    """Pair files: with a dataset by the names of its clips, with a folder on either side by name, else by position.
-
-    Raises:
-        UserError: a folder without videos, or two files of one name in the folders.
-    """
+    """Pair files: with a dataset by the names of its clips, with a folder on either side by name, else by position."""
     if is_dataset(references[0]):
         clips = {clip.name: clip for clip in open_clips(references[0])}
         return [Pair(name, video, clips.get(name)) for name, video in find_videos(videos).items()]
@@ -80,36 +76,36 @@ def pair_up(videos: list[Path], references: list[Path]) -> list[Pair]:
 
 def open_pair(pair: Pair, crop: CropName, audio: Literal["own", "reference"], limit: int | None) -> Footage:
     """Read both once, at most `limit` frames. Raises UserError where they cannot be compared."""
-    video, reference = pair.video, pair.reference
+    _, video, reference = pair
     if video is None or reference is None:
         there, side = video or reference, "reference" if reference is None else "video"
         raise UserError(f"{there}: no {side} for it; files are paired by their names or their places")
-    sizes = [_size(video), _size(reference)]
-    if sizes[0] != sizes[1]:
-        ours, true = (f"{width} x {height}" for width, height in sizes)
-        raise UserError(f"{video}: {ours}, its reference {true}; scale one of them to the other's size")
-    count = sum(1 for _ in islice(_frames(video), limit))
+    width, height = _size(reference)
+    if _size(video) != (width, height):
+        ours = "{} x {}".format(*_size(video))
+        raise UserError(f"{video}: {ours}, its reference {width} x {height}; scale one of them to the other's size")
+    if crop == "whole" and width != height:
+        raise UserError(f"{reference}: {width} x {height}, expected a square; --crop face cuts one around the face")
+    frames = [sum(1 for _ in islice(_frames(each), limit)) for each in (video, reference)]
+    shared, square, no_face = min(frames), Crop(0, 0, width), ""
+    landmarks: np.ndarray | None
     if isinstance(reference, Clip):
-        true_count, no_face, square = min(reference.frames, limit or reference.frames), "", Crop(0, 0, sizes[1][0])
-        landmarks: np.ndarray | None = reference.landmarks
+        landmarks = reference.landmarks
     else:
-        points, no_face, true_count = _find_landmarks(islice(_frames(reference), limit))
-        square = _square(reference, points, no_face, sizes[1], crop)
-        landmarks = None if points is None else to_fractions(points, square)
-    shared = min(count, true_count)
-    own, true = (_sound(of, shared * SAMPLES_PER_FRAME) for of in (video, reference))
+        track = track_faces(islice(_frames(reference), limit), detect_every=FACE.detect_every)
+        try:
+            landmarks = smooth(fill_gaps(track.landmarks, FACE.max_gap, FPS), FACE.smoothing)
+            square = crop_square(landmarks, width, height) if crop == "face" else square
+            landmarks = to_fractions(landmarks, square)
+        except UserError as error:
+            if crop == "face":
+                raise
+            landmarks, no_face = None, f"reference: {error}"
+    own, true = (_sound(each, shared * SAMPLES_PER_FRAME) for each in (video, reference))
     sounds = (true if own is None and audio == "reference" else own, true)
     landmarks = None if landmarks is None else landmarks[:shared]
-    left_out = {"video": count - shared, "reference": true_count - shared}
+    left_out = dict(zip(("video", "reference"), (count - shared for count in frames)))
     return Footage(video, reference, shared, square, landmarks, no_face, sounds, left_out)
-
-
-def _size(of: Path | Clip) -> tuple[int, int]:
-    """Return width and height in pixels."""
-    if isinstance(of, Clip):
-        return (read_dataset(of.root).size,) * 2
-    info = probe(of)
-    return info.width, info.height
 
 
 def frame_sides(pairs: list[Pair]) -> int | list[int]:
@@ -121,31 +117,16 @@ def frame_sides(pairs: list[Pair]) -> int | list[int]:
     return next(iter(sides)) if len(sides) == 1 else sorted(sides)
 
 
+def _size(of: Path | Clip) -> tuple[int, int]:
+    if isinstance(of, Clip):
+        return (read_dataset(of.root).size,) * 2
+    info = probe(of)
+    return info.width, info.height
+
+
 def _frames(of: Path | Clip) -> Iterator[np.ndarray]:
     """Yield (H, W, 3) uint8 frames, 25 a second by their timestamps."""
     return read_frames(of.folder / "video.mp4" if isinstance(of, Clip) else of, FPS)
-
-
-def _find_landmarks(frames: Iterable[np.ndarray]) -> tuple[np.ndarray | None, str, int]:
-    """Return (T, 68, 2) pixels as `prepare` finds them, or None and the reason; and how many frames there are."""
-    track = track_faces(frames, detect_every=FACE.detect_every)
-    count = len(track.landmarks)
-    try:
-        return smooth(fill_gaps(track.landmarks, FACE.max_gap, FPS), FACE.smoothing), "", count
-    except UserError as error:
-        return None, f"reference: {error}", count
-
-
-def _square(path: Path, points: np.ndarray | None, no_face: str, size: tuple[int, int], crop: CropName) -> Crop:
-    """Return what is compared of a frame: always a square, since landmarks are fractions of one side."""
-    width, height = size
-    if crop == "whole":
-        if width != height:
-            raise UserError(f"{path}: {width} x {height}, expected a square; --crop face cuts one around the face")
-        return Crop(0, 0, width)
-    if points is None:
-        raise UserError(f"{path}: {no_face}; --crop whole compares without a face")
-    return crop_square(points, width, height)
 
 
 def _sound(of: Path | Clip, samples: int) -> np.ndarray | None:

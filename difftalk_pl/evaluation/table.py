@@ -5,7 +5,7 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.paper_tables import PAPER_MEASURES, PaperTable, paper_rows
@@ -21,46 +21,35 @@ NEVER_MARKED = ("ground truth", "codec", "shuffled audio")  # the first two stan
 BOUNDS = NEVER_MARKED[:2]
 
 
-class Measure(NamedTuple):
-    """How a measure is printed. `better`: up, down, or the number that it should be close to; None: not ordered."""
-
-    title: str
-    better: Literal["up", "down"] | float | None
-    digits: int
-
-
-MEASURES = {
-    "psnr": Measure("PSNR", "up", 2),
-    "ssim": Measure("SSIM", "up", 3),
-    "lpips": Measure("LPIPS", "down", 3),
-    "mouth_psnr": Measure("mouth PSNR", "up", 2),
-    "mouth_ssim": Measure("mouth SSIM", "up", 3),
-    "mouth_lpips": Measure("mouth LPIPS", "down", 3),
-    "sync_offset": Measure("sync offset", None, 2),
-    "sync_confidence": Measure("sync confidence", "up", 3),
-    "sync_distance": Measure("sync distance", "down", 3),
-    "lmd": Measure("LMD", "down", 2),
-    "identity": Measure("identity", "up", 3),
-    "jitter_landmarks": Measure("landmark jitter", 1.0, 3),  # of the true video's: less is frozen, not better
-    "silent_motion": Measure("silent motion", "down", 4),
-    "jitter_pixels": Measure("pixel jitter", 1.0, 3),
-    "opening_correlation": Measure("opening correlation", "up", 3),
+Better = Literal["up", "down", "1"] | None  # "1": closest to 1; None: not ordered
+MEASURES: dict[str, tuple[str, Better, int]] = {  # title, better, digits
+    "psnr": ("PSNR", "up", 2),
+    "ssim": ("SSIM", "up", 3),
+    "lpips": ("LPIPS", "down", 3),
+    "mouth_psnr": ("mouth PSNR", "up", 2),
+    "mouth_ssim": ("mouth SSIM", "up", 3),
+    "mouth_lpips": ("mouth LPIPS", "down", 3),
+    "sync_offset": ("sync offset", None, 2),
+    "sync_confidence": ("sync confidence", "up", 3),
+    "sync_distance": ("sync distance", "down", 3),
+    "lmd": ("LMD", "down", 2),
+    "identity": ("identity", "up", 3),
+    "jitter_landmarks": ("landmark jitter", "1", 3),  # of the true video's: less is frozen, not better
+    "silent_motion": ("silent motion", "down", 4),
+    "jitter_pixels": ("pixel jitter", "1", 3),
+    "opening_correlation": ("opening correlation", "up", 3),
 }
 
 
-class Style(NamedTuple):
-    """What markdown and LaTeX write differently."""
-
-    up: str
-    down: str
-    bold: str
-    nothing: str
-    special: str  # characters to escape
-
-
-STYLES = {
-    "markdown": Style(" ↑", " ↓", "**{}**", "–", r"([|*_<>`\\])"),
-    "latex": Style(r" $\uparrow$", r" $\downarrow$", r"\textbf{{{}}}", "--", r"([&%$#_{}])"),
+STYLES: dict[str, dict[Any, str]] = {  # what markdown and LaTeX write differently; special: characters to escape
+    "markdown": {"up": " ↑", "down": " ↓", "bold": "**{}**", "dash": "–", "special": r"([|*_<>`\\])"},
+    "latex": {
+        "up": r" $\uparrow$",
+        "down": r" $\downarrow$",
+        "bold": r"\textbf{{{}}}",
+        "dash": "--",
+        "special": r"([&%$#_{}])",
+    },
 }
 
 
@@ -69,7 +58,6 @@ def table(
     format: Format = "markdown",
     paper: PaperTable | None = None,
     metrics: str = "",
-    methods: str = "",
     intervals: bool = False,
     out: Path | None = None,
 ) -> None:
@@ -84,7 +72,6 @@ def table(
         format: markdown, latex (needs the package booktabs), or csv (all digits, no marks).
         paper: append the rows of this table of the paper, or of all. Its protocol is another one.
         metrics: which, separated by commas, such as psnr,ssim. By default all there are.
-        methods: which, such as "ground truth,model". By default all.
         intervals: with the 95 % intervals over clips.
         out: the file to write; without it, the table goes to the terminal.
     """
@@ -92,9 +79,11 @@ def table(
 
     opened = open_runs(runs)
     rows = pandas.DataFrame([row for run in opened for row in _rows(run)])
-    rows = _arranged(rows[rows.method.isin(_chosen("--methods", methods, rows.method))], len(opened) > 1)
+    rows = _arranged(rows, len(opened) > 1)
     found = [name for name in MEASURES if rows[name].notna().any() or (paper and name in PAPER_MEASURES)]
-    columns = _chosen("--metrics", metrics, MEASURES if metrics else found)
+    columns = metrics.replace(" ", "").split(",") if metrics else found
+    if unknown := [name for name in columns if name not in MEASURES]:
+        raise UserError(f"--metrics {', '.join(unknown)}: unknown; there are {', '.join(MEASURES)}")
     if paper:
         rows = pandas.concat([rows, pandas.DataFrame(paper_rows(paper))], ignore_index=True)
     remarks = notes(opened)
@@ -123,14 +112,6 @@ def _rows(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _chosen(option: str, text: str, known: Any) -> list[str]:
-    """Return the names in a list separated by commas, or all known ones. Raises UserError for an unknown name."""
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    if unknown := [name for name in names if name not in list(known)]:
-        raise UserError(f"{option} {', '.join(unknown)}: unknown; there are {', '.join(dict.fromkeys(known))}")
-    return names or list(dict.fromkeys(known))
-
-
 def _arranged(rows: "DataFrame", several_runs: bool) -> "DataFrame":
     """Put ground truth and codec on top of their protocol; where several runs have the same numbers, once."""
     same = ["protocol", "method", *MEASURES]
@@ -144,12 +125,12 @@ def _arranged(rows: "DataFrame", several_runs: bool) -> "DataFrame":
 
 def _best(rows: "DataFrame", name: str) -> "Series":
     """Return which rows have the best printed value within their protocol, among means over the most clips."""
-    better, digits, covered = MEASURES[name].better, MEASURES[name].digits, rows[f"{name} clips"]
+    (_, better, digits), covered = MEASURES[name], rows[f"{name} clips"]
     competes = ~rows.method.isin(NEVER_MARKED) & rows[name].notna() & (better is not None)
     competes &= covered == covered.where(competes).groupby(rows.protocol).transform("max")
     values = rows[name].astype(float).round(digits).where(competes)
     if better != "up":
-        values = -values if better == "down" else -(values - (better or 0)).abs().round(digits)
+        values = -values if better == "down" else -(values - 1).abs().round(digits)
     groups = values.groupby(rows.protocol)
     return competes & (values == groups.transform("max")) & (groups.transform("count") > 1)
 
@@ -159,16 +140,15 @@ def _printed(rows: "DataFrame", columns: list[str], format: str, intervals: bool
     from pandas import DataFrame
 
     style = STYLES[format]
-    cells = {name: [_escape(text, style) for text in rows[name]] for name in ("protocol", "title")}
-    frame = DataFrame(cells).rename(columns={"title": "method"})
+    frame = DataFrame({"protocol": rows.protocol, "method": rows.title}).map(lambda text: _escape(text, style))
     if rows.protocol.nunique() == 1:
         frame = frame.drop(columns="protocol")
     for name in columns:
         title, better, digits = MEASURES[name]
-        end = {"up": style.up, "down": style.down, None: ""}.get(better, " (to 1)")  # type: ignore[arg-type]
         ends = rows[f"{name} interval"] if intervals else [None] * len(rows)
         values = zip(rows[name].astype(float), ends, _best(rows, name))
-        frame[title + end] = [_cell(value, interval, best, digits, style) for value, interval, best in values]
+        arrow = style.get(better, f" (to {better})" if better else "")
+        frame[title + arrow] = [_cell(value, interval, best, digits, style) for value, interval, best in values]
     counts = zip(rows.clips, rows.failed)
     frame["clips"] = ["" if math.isnan(n) else f"{n:.0f}" + f" ({bad:.0f} failed)" * (bad > 0) for n, bad in counts]
     if format == "latex":
@@ -179,11 +159,11 @@ def _printed(rows: "DataFrame", columns: list[str], format: str, intervals: bool
     return text + "\n" + "".join(f"\n{_escape(note, style)}\n" for note in remarks)
 
 
-def _cell(value: float, ends: Any, best: bool, digits: int, style: Style) -> str:
+def _cell(value: float, ends: Any, best: bool, digits: int, style: dict[Any, str]) -> str:
     if math.isnan(value):
-        return style.nothing
+        return style["dash"]
     text = f"{value:.{digits}f}"
-    text = style.bold.format(text) if best else text
+    text = style["bold"].format(text) if best else text
     return text + (f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]" if isinstance(ends, list) else "")
 
 
@@ -197,6 +177,5 @@ def _csv(rows: "DataFrame", columns: list[str], intervals: bool) -> str:
     return frame.to_csv(index=False)
 
 
-def _escape(text: str, style: Style) -> str:
-    text = text.replace("\\", r"\textbackslash ") if style.special.endswith("{}])") else text
-    return re.sub(style.special, r"\\\1", text)
+def _escape(text: str, style: dict[Any, str]) -> str:
+    return re.sub(style["special"], r"\\\1", text if "`" in style["special"] else text.replace("\\", "/"))
