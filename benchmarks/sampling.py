@@ -15,15 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.dataset import GENERATION, WindowDataset
+from difftalk_pl.data.dataset import GENERATION, ClipBatches, WindowDataset
 from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.references import ReferenceRule
+from difftalk_pl.evaluation.clip_scores import ClipScores
 from difftalk_pl.evaluation.judge import GROUND_TRUTH, Judge, Measuring
-from difftalk_pl.evaluation.judging import Judging
-from difftalk_pl.generation.consistency import Steadiness
+from difftalk_pl.generation.consistency import GenerationState, Steadiness
 from difftalk_pl.generation.sampler import Generator, SamplerConfig
 from difftalk_pl.training.codec import LatentCodec
 from difftalk_pl.training.weights import Weights
@@ -75,23 +74,6 @@ def guided() -> dict[str, SamplerConfig]:
 SETS = {"sweep": sweep, "steady": steady, "guided": guided}
 
 
-class Drawn:
-    """As little of a stage as is judged: one method, no controls."""
-
-    methods = ("model",)
-    device = torch.device("cpu")
-
-    def __init__(self, weights: Weights, codec: LatentCodec, sampler: SamplerConfig) -> None:
-        dropout = weights.config.get("audio_dropout", 0.0)
-        self.generator = Generator(weights.difftalk(), codec, weights.schedule, sampler, dropout)
-
-    def generate(self, window, steps=None, memory=None):
-        return {"model": self.generator(window, memory)}
-
-    def code_indices(self, image):
-        return torch.zeros(len(image), 1, 1)
-
-
 def measure(arguments: argparse.Namespace, weights: Weights, codec: LatentCodec, judge: Judge, config: SamplerConfig):
     """Means over the clips, of the model and of the true frames, and seconds a frame."""
     clips = [clip for clip in open_clips(arguments.data) if clip.name in arguments.clips]
@@ -106,19 +88,22 @@ def measure(arguments: argparse.Namespace, weights: Weights, codec: LatentCodec,
         frames_per_clip=arguments.frames,
         smoothing=tuple(weights.difftalk().config.conditioning.smoothing),
     )
-    drawn = Drawn(weights, codec, config)
-    judging = Judging(judge, drawn, windows, lambda windows, places: DataLoader(windows, 25, sampler=places))
-    start = time.perf_counter()
-    judging.clips(range(len(clips)), together=len(clips) if config.sequential else 1)
+    dropout = weights.config.get("audio_dropout", 0.0)
+    generator = Generator(weights.difftalk(), codec, weights.schedule, config, dropout)
+    frames = [(clip, len(windows.indices(number))) for number, clip in enumerate(windows.clips)]
+    scores, state, start = ClipScores(judge, frames), GenerationState(), time.perf_counter()
+    for batch in ClipBatches(windows, range(len(clips)), 25, len(clips) if config.sequential else 1):
+        window = batch["window"]
+        scores.add(batch, None if window is None else {"model": generator(window, state)})
     seconds = time.perf_counter() - start
-    verdict = judging.finish()
-    if verdict.reasons:
-        raise SystemExit(str(verdict.reasons))
+    result = scores.finish(["model"])
+    if result.reasons:
+        raise SystemExit(str(result.reasons))
     means = {}
     for method in (GROUND_TRUTH, "model"):
-        scores = [score.values for score in verdict.scores[method].values()]
-        means[method] = {name: _mean([one.get(name) for one in scores]) for name in SHOWN}
-    return means, seconds / sum(verdict.frames.values())
+        values = [score.values for score in result.scores[method].values()]
+        means[method] = {name: _mean([one.get(name) for one in values]) for name in SHOWN}
+    return means, seconds / sum(result.frames.values())
 
 
 def _mean(values: list[float | None]) -> float | None:
@@ -130,7 +115,7 @@ def _mean(values: list[float | None]) -> float | None:
 def run(arguments: argparse.Namespace) -> None:
     weights = Weights.from_pretrained(arguments.weights)
     codec = LatentCodec(weights.codec or weights)
-    judge = Judge(Measuring(None, None, arguments.syncnet, arguments.crop, True), torch.device("cpu"), speaks=True)
+    judge = Judge(Measuring(None, None, arguments.syncnet, arguments.crop, True), torch.device("cpu"))
     lines = read(arguments.out) if arguments.out.exists() else []
     known = {(line["set"], line["setting"], line["seed"]) for line in lines}
     for seed in arguments.seeds:
