@@ -62,7 +62,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validating = False
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Any, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Save, after putting back the raw weights that EMAWeightAveraging has swapped with the averages."""
         if self._validating:
             for averaging in (each for each in trainer.callbacks if isinstance(each, WeightAveraging)):

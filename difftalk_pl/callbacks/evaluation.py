@@ -53,14 +53,14 @@ class Evaluation(L.Callback):
         self.scores: ClipScores | None = None  # of the evaluation that runs
         self.result: EvaluationResult | None = None  # of the last one, of all processes
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: L.LightningModule, stage: str) -> None:
         """Open the networks that measure before any step, so that a wrong file is reported at once."""
         measures = isinstance(pl_module, ClipGeneration) and stage != "predict" and evaluation_of(trainer) is self
         self.judge = None
         if measures:
             self.judge = Judge(self.measuring, trainer.strategy.root_device, warn=trainer.is_global_zero)
 
-    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_test_epoch_start(self, trainer: Any, pl_module: L.LightningModule) -> None:
         clips = trainer.datamodule.evaluation_clips
         self.scores = None
         if self.judge is not None and clips and not trainer.sanity_checking:
@@ -70,21 +70,21 @@ class Evaluation(L.Callback):
 
     on_validation_epoch_start = on_test_epoch_start
 
-    def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
         if self.scores is not None:
             self.scores.add(batch, outputs)
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if self.scores is not None and dataloader_idx == 1:
             self.scores.add(batch, outputs)
 
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the numbers and write results.json. Raises UserError where test or validate could score no clip."""
         if self.judge is None or self.scores is None:
             return
-        key = {"fit": "val"}.get(trainer.state.fn, str(trainer.state.fn.value))  # type: ignore[union-attr]
+        key = {"fit": "val"}.get(trainer.state.fn.value, trainer.state.fn.value)
         result = self.result = self.scores.finish(pl_module.methods)
         self.scores, methods = None, result.methods()
         own = methods[pl_module.method]["overall"] if pl_module.method in methods else {}
@@ -105,18 +105,17 @@ class Evaluation(L.Callback):
     on_validation_epoch_end = on_test_epoch_end
 
 
-def evaluation_of(trainer: L.Trainer) -> Evaluation | None:
+def evaluation_of(trainer: Any) -> Evaluation | None:
     """Return the trainer's last Evaluation, which is the one that measures."""
-    callbacks: list[Any] = trainer.callbacks
-    return next((each for each in reversed(callbacks) if isinstance(each, Evaluation)), None)
+    return next((each for each in reversed(trainer.callbacks) if isinstance(each, Evaluation)), None)
 
 
-def log_step(trainer: L.Trainer) -> int:
+def log_step(trainer: Any) -> int:
     """Return the step under which Lightning logs what `self.log` gave it."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
-def _log_methods(trainer: L.Trainer, key: str, methods: dict[str, Any]) -> None:
+def _log_methods(trainer: Any, key: str, methods: dict[str, Any]) -> None:
     """Log KEY/METHOD/MEASURE on every logger, and not through `self.log`, which prints each of them."""
     numbers = {
         f"{key}/{method.replace(' ', '_')}/{measure}": value
@@ -128,7 +127,7 @@ def _log_methods(trainer: L.Trainer, key: str, methods: dict[str, Any]) -> None:
         logger.log_metrics(numbers, step=log_step(trainer))
 
 
-def _log_table(trainer: L.Trainer, key: str, methods: dict[str, Any]) -> None:
+def _log_table(trainer: Any, key: str, methods: dict[str, Any]) -> None:
     """Log KEY/clips on W&B: a row for each clip and method."""
     rows = [
         {"clip": clip, "method": method, **values}
@@ -141,9 +140,9 @@ def _log_table(trainer: L.Trainer, key: str, methods: dict[str, Any]) -> None:
             logger.log_table(f"{key}/clips", columns=list(rows[0]), data=table, step=log_step(trainer))
 
 
-def _protocol(trainer: L.Trainer, judge: Judge) -> dict[str, Any]:
+def _protocol(trainer: Any, judge: Judge) -> dict[str, Any]:
     """Return the data and the measures, which comparable numbers share; and how frames were generated."""
-    data: Any = trainer.datamodule
+    data = trainer.datamodule
     sampler = getattr(trainer.lightning_module, "sampler", None)
     references = {"min_reference_gap": data.rule.min_gap, "reference_seed": data.seed}
     return {
@@ -161,9 +160,9 @@ def _protocol(trainer: L.Trainer, judge: Judge) -> dict[str, Any]:
     }
 
 
-def _model(trainer: L.Trainer) -> dict[str, Any]:
+def _model(trainer: Any) -> dict[str, Any]:
     """Return whose numbers they are."""
-    module: Any = trainer.lightning_module
+    module = trainer.lightning_module
     return {
         "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
         "weights": module.weights_hash(),
@@ -174,8 +173,8 @@ def _model(trainer: L.Trainer) -> dict[str, Any]:
     }
 
 
-def _seen_in_training(trainer: L.Trainer) -> list[str] | None:
+def _seen_in_training(trainer: Any) -> list[str] | None:
     """Return the people of the evaluated clips that the weights were trained on; None where nobody knows."""
-    data: Any = trainer.datamodule
+    data = trainer.datamodule
     evaluated = {clip.identity for clip, _ in data.evaluation_clips}
     return None if data.trained_on is None else sorted(evaluated & set(data.trained_on))

@@ -39,16 +39,16 @@ class EvaluationMedia(L.Callback):
         self.clips, self.columns, self.every, self.frames = clips, columns, every, round(seconds * FPS)
         self.shown: dict[str, tuple[Frames, Frames]] = {}  # of a clip its sheet and its video
 
-    def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
         self._add(trainer, outputs, batch)
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if dataloader_idx == 1 and not trainer.sanity_checking:
             self._add(trainer, outputs, batch)
 
-    def _add(self, trainer: L.Trainer, outputs: Any, batch: Any) -> None:
+    def _add(self, trainer: Any, outputs: Any, batch: Any) -> None:
         """Keep the frames that will be shown."""
         longest = max(self.frames, self.columns * self.every)
         if outputs is None or not trainer.is_global_zero or min(batch["window"]["frame"]) >= longest:
@@ -64,9 +64,9 @@ class EvaluationMedia(L.Callback):
             for name, frames in part.methods.items():
                 video[name] += list(frames)[: self.frames - len(video[name])]
 
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_test_end(self, trainer: Any, pl_module: L.LightningModule) -> None:
         """Write the files and hand them to W&B. A full disk costs pictures alone."""
-        command = str(trainer.state.fn.value)  # type: ignore[union-attr]
+        command = trainer.state.fn.value
         stem = Path(trainer.default_root_dir) / "samples" / PREFIXES.get(command, f"{trainer.global_step:07d}")
         files: dict[str, list[Path]] = defaultdict(list)
         try:
@@ -85,7 +85,7 @@ class EvaluationMedia(L.Callback):
     on_validation_end = on_test_end
 
     def _write(
-        self, trainer: L.Trainer, clip: str, sheet: Frames, video: Frames, stem: str, files: dict[str, list[Path]]
+        self, trainer: Any, clip: str, sheet: Frames, video: Frames, stem: str, files: dict[str, list[Path]]
     ) -> None:
         files["sheets"].append(save_picture(Path(f"{stem}.png"), contact_sheet(list(sheet.items()))))
         result = getattr(evaluation_of(trainer), "result", None)

@@ -29,13 +29,13 @@ class PredictionVideos(L.Callback):
     def __init__(self, watermark: bool = True) -> None:
         self.watermark = watermark
 
-    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_predict_start(self, trainer: Any, pl_module: L.LightningModule) -> None:
         trainer.predict_loop.return_predictions = False  # Lightning would keep all frames in memory
         self.clips = {clip.name: (clip, frames) for clip, frames in trainer.datamodule.evaluation_clips}
         self.files: dict[str, tuple[Any, list[int]]] = {}  # frames of the clips that are generated, and their shape
         self.failed: set[str] = set()
 
-    def on_predict_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
         """Collect frames in a file, so that memory does not grow, and write the video after a clip's last frame."""
         for name, reason in batch["failed"].items():
             self._fail(name, reason)
@@ -54,7 +54,7 @@ class PredictionVideos(L.Callback):
             if shape[0] == self.clips[part.clip][1]:
                 self._write(trainer, part.clip, pl_module.weights_hash())
 
-    def _write(self, trainer: L.Trainer, name: str, model: str) -> None:
+    def _write(self, trainer: Any, name: str, model: str) -> None:
         file, shape = self.files.pop(name)
         file.flush()
         frames, mark = np.memmap(file, np.uint8, "r", shape=tuple(shape)), Watermark(model)
@@ -73,7 +73,7 @@ class PredictionVideos(L.Callback):
         self.files.pop(name, None)
         self.failed.add(name)
 
-    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_predict_epoch_end(self, trainer: Any, pl_module: L.LightningModule) -> None:
         """Raise UserError where clips failed, after all others are written."""
         if self.failed:
             raise UserError(f"{len(self.failed)} of {len(self.clips)} clips could not be generated, see above")

@@ -76,11 +76,11 @@ class ClipScores:
                 raise UserError(f"{name}: frames with numbers that are not finite, from frame {part.first}")
         true = part.methods[GROUND_TRUTH]
         if part.clip not in self.open:
-            clip, frames = self.clips[part.clip]
-            landmarks = np.array(clip.landmarks[:frames])
+            clip, count = self.clips[part.clip]
+            landmarks = np.array(clip.landmarks[:count])
             if not np.isfinite(landmarks).all():
                 raise UserError(f"{clip.folder / 'landmarks.npy'}: not finite everywhere; prepare its clip again")
-            self.open[part.clip] = self.judge.open(frames, true.shape[1], landmarks), clip.audio(0, frames)
+            self.open[part.clip] = self.judge.open(count, true.shape[1], landmarks), clip.audio(0, count)
         judge = self.open[part.clip][0]
         judge.add(true, part.methods, part.mask)
         if judge.seen == judge.frames:

@@ -1,6 +1,7 @@
 """How close generated frames are to true ones: PSNR, SSIM and LPIPS of whole frames and of the generated region."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def similarity_map(generated: Tensor, true: Tensor) -> Tensor:
     """
     size = 1 if true.device.type == "cpu" else len(true)  # frame by frame is faster on CPUs, 32 bits everywhere
     pairs = zip(generated.float().split(size), true.float().split(size))
-    options = {"data_range": DATA_RANGE, "reduction": "none", "return_full_image": True}
+    options: dict[str, Any] = {"data_range": DATA_RANGE, "reduction": "none", "return_full_image": True}
     return torch.cat([structural_similarity_index_measure(*pair, **options)[1] for pair in pairs])
 
 

@@ -47,13 +47,8 @@ def silent_frames(samples: Tensor, frames: int) -> Tensor:
 
     Returns:
         (frames,) bool.
-
-    Raises:
-        ValueError: another number of samples.
     """
     samples = torch.as_tensor(samples)
-    if samples.shape != (frames * FRAME,):
-        raise ValueError(f"samples are {tuple(samples.shape)}: expected ({frames * FRAME},) for {frames} frames")
     rms = samples.view(-1, FRAME).double().square().mean(1).sqrt() / FULL_SCALE
     floor = 10 ** (FLOOR / 20)
     if not (rms >= floor).any():

@@ -101,10 +101,10 @@ class Generator:
         Args:
             state: previous frames, of the batch before; without it every clip begins anew.
         """
+        clips, numbers = list(window["clip"]), torch.as_tensor(window["frame"]).tolist()
         if not self.sampler.sequential:
-            return self._draw(window, [None] * len(window["frame"]))[0]
-        state = state or GenerationState()
-        clips, numbers, frames = list(window["clip"]), window["frame"].tolist(), torch.empty_like(window["image"])
+            return self._draw(window, [None] * len(clips))[0]
+        state, frames = state or GenerationState(), torch.empty_like(window["image"])
         for rows in sequential_groups(clips):
             previous = [state.before(clips[row], numbers[row]) for row in rows]
             frames[rows], z = self._draw(_rows(window, rows), previous)
@@ -116,8 +116,8 @@ class Generator:
     def _draw(self, window: Window, previous: list[PreviousFrame | None]) -> tuple[Tensor, Tensor]:
         """Generate frames that do not need each other; returns them and their latents."""
         z_masked, z_reference = self.codec.encode(window["masked"]), self._reference(window, previous)
-        known = self.codec.encode(window["image"]) if self.sampler.known == "true" else z_masked
-        known = None if self.sampler.known == "none" else known
+        known = {"masked": z_masked, "none": None}.get(self.sampler.known)
+        known = self.codec.encode(window["image"]) if self.sampler.known == "true" else known
         z = self._denoise(window, z_masked, z_reference, known, previous)
         if share := self.sampler.steadiness.filter:
             z = torch.stack(
@@ -127,7 +127,7 @@ class Generator:
 
     def _reference(self, window: Window, previous: list[PreviousFrame | None]) -> Tensor:
         """Return z of the references; one that all rows share is encoded once."""
-        images, numbers = window["reference"], window["reference_frame"]
+        images, numbers = window["reference"], torch.as_tensor(window["reference_frame"])
         if self.sampler.policy.progressive:
             images = torch.stack([image if old is None else old.image for image, old in zip(images, previous)])
         elif len(set(window["clip"])) == 1 and bool((numbers == numbers[0]).all()):
