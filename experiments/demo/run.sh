@@ -32,5 +32,5 @@ cat <<EOF
 scores:        $run/table.md, of $run/diffusion/results.json (and $run/autoencoder/results.json)
 video:         $run/animated.mp4
 to look at:    $run/diffusion/samples/test_synthetic_900*: true, masked, reference and generated frames (time runs to the
-               right), the same as a video with sound, the offset curve of lip sync, differences of adjacent frames
+               right), the same as a video with sound, and the offset curve of lip sync
 EOF
