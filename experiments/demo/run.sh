@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole road once, each step the command that a user would type: bash experiments/demo/run.sh [PYTHON]
+# All steps once, each the command that a user would type: bash experiments/demo/run.sh [PYTHON]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${1:-python}
@@ -21,7 +21,7 @@ step cache-latents --data data/demo --autoencoder "$run/autoencoder/checkpoints/
 step fit -c experiments/demo/diffusion.yaml
 step test -c experiments/demo/autoencoder.yaml
 step test -c experiments/demo/diffusion.yaml
-step table "$run/diffusion" --intervals --out "$run/table.md"
+step table "$run/diffusion" --intervals true --out "$run/table.md"
 step synthesize --out data/demo_person --clips 1 --seconds 5 --size 256 --first_identity 900
 step animate --checkpoint "$run/diffusion/checkpoints/last.ckpt" --video data/demo_person/clips/synthetic_900/video.mp4 \
   --audio data/demo/clips/synthetic_901/audio.wav --out "$run/animated.mp4"
