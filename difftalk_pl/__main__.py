@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from difftalk_pl.errors import UsageError, UserError
 
@@ -18,90 +18,42 @@ LIGHTNING = {
 }
 
 
-class Command(NamedTuple):
-    """A command of ours: the module that has its function, one line of help, an example."""
-
-    module: str
-    line: str
-    example: str
-
-
-OURS = {
-    "synthesize": Command(
-        "difftalk_pl.data.synthetic.dataset",
-        "write a prepared dataset of drawn, talking faces",
-        "--out data/synthetic --clips 24 --seconds 12 --size 64",
+OURS = {  # command: the module that has its function, one line of help
+    "synthesize": ("data.synthetic.dataset", "write a prepared dataset of drawn, talking faces"),
+    "hdtf download": ("data.hdtf_download", "download HDTF's videos with yt-dlp"),
+    "hdtf clips": ("data.hdtf", "list HDTF's clips, as the published tables say, for prepare"),
+    "prepare": ("data.prepare", "turn videos of people speaking into a prepared dataset"),
+    "report": ("data.report", "measure the clips of a prepared dataset and show them on a page"),
+    "add-features": ("data.features.stored", "compute another kind of speech features for a prepared dataset"),
+    "cache-latents": ("training.codec", "encode a dataset once with a trained autoencoder"),
+    "animate": ("animate.command", "make a talking video from any video of a person and any speech"),
+    "watermark": ("animate.watermark", "say whether videos carry the invisible watermark of generated ones"),
+    "export": ("training.weights", "turn a checkpoint into a folder of config.json and model.safetensors"),
+    "import-checkpoint": ("training.importing", "turn a published checkpoint into such a folder"),
+    "fetch-weights": (
+        "models.pretrained",
+        "download networks that measure: alex, vgg, squeeze of LPIPS; syncnet",
     ),
-    "hdtf download": Command(
-        "difftalk_pl.data.hdtf_download",
-        "download HDTF's videos with yt-dlp",
-        "--annotations HDTF_dataset --out data/hdtf_videos",
-    ),
-    "hdtf clips": Command(
-        "difftalk_pl.data.hdtf",
-        "list HDTF's clips, as the published tables say, for prepare",
-        "--annotations HDTF_dataset --videos data/hdtf_videos --out data/hdtf.csv",
-    ),
-    "prepare": Command(
-        "difftalk_pl.data.prepare",
-        "turn videos of people speaking into a prepared dataset",
-        "videos/ person.mp4 --out data/people --size 256 --workers 4",
-    ),
-    "report": Command(
-        "difftalk_pl.data.report",
-        "measure the clips of a prepared dataset and show them on a page",
-        "--data data/people",
-    ),
-    "add-features": Command(
-        "difftalk_pl.data.features.stored",
-        "compute another kind of speech features for a prepared dataset",
-        "--data data/people --features deepspeech --deepspeech models/output_graph.pb",
-    ),
-    "cache-latents": Command(
-        "difftalk_pl.training.codec",
-        "encode a dataset once with a trained autoencoder",
-        "--data data/people --autoencoder runs/vq_f4/checkpoints/last.ckpt",
-    ),
-    "animate": Command(
-        "difftalk_pl.animate.command",
-        "make a talking video from any video of a person and any speech",
-        "--checkpoint experiments/demo/weights --video person.mp4 --audio speech.wav --out talking.mp4",
-    ),
-    "watermark": Command(
-        "difftalk_pl.animate.watermark",
-        "say whether videos carry the invisible watermark of generated ones",
-        "talking.mp4",
-    ),
-    "export": Command(
-        "difftalk_pl.training.weights",
-        "turn a checkpoint into a folder of config.json and model.safetensors",
-        "--checkpoint runs/talk/checkpoints/last.ckpt --out models/talk",
-    ),
-    "import-checkpoint": Command(
-        "difftalk_pl.training.importing",
-        "turn a published checkpoint into a folder of config.json and model.safetensors",
-        "--file model.ckpt --out models/vq_f4",
-    ),
-    "fetch-weights": Command(
-        "difftalk_pl.models.pretrained",
-        "download the networks that measure: alex, vgg, squeeze of LPIPS, and syncnet",
-        "alex vgg",
-    ),
-    "score": Command(
-        "difftalk_pl.evaluation.score",
-        "score anybody's videos against true ones, as test scores a model",
-        "wav2lip/ --reference true/ --method Wav2Lip --out wav2lip.json",
-    ),
-    "table": Command(
-        "difftalk_pl.evaluation.table",
-        "print the results of runs as one table: markdown, LaTeX or csv",
-        "runs/one runs/two wav2lip.json --format latex --paper table3",
-    ),
-    "benchmark": Command(
-        "difftalk_pl.benchmark",
-        "measure speed and memory of an experiment's training steps and of its loader",
-        "experiments/demo/diffusion.yaml --steps 20",
-    ),
+    "score": ("evaluation.score", "score anybody's videos against true ones, as test scores a model"),
+    "table": ("evaluation.table", "print the results of runs as one table: markdown, LaTeX or csv"),
+    "benchmark": ("benchmark", "measure speed and memory of an experiment's training and loader"),
+}
+EXAMPLES = {
+    "synthesize": "--out data/synthetic --clips 24 --seconds 12 --size 64",
+    "hdtf download": "--annotations HDTF_dataset --out data/hdtf_videos",
+    "hdtf clips": "--annotations HDTF_dataset --videos data/hdtf_videos --out data/hdtf.csv",
+    "prepare": "videos/ person.mp4 --out data/people --size 256 --workers 4",
+    "report": "--data data/people",
+    "add-features": "--data data/people --features deepspeech --deepspeech models/output_graph.pb",
+    "cache-latents": "--data data/people --autoencoder runs/vq_f4/checkpoints/last.ckpt",
+    "animate": "--checkpoint experiments/demo/weights --video person.mp4 --audio speech.wav --out talking.mp4",
+    "watermark": "talking.mp4",
+    "export": "--checkpoint runs/talk/checkpoints/last.ckpt --out models/talk",
+    "import-checkpoint": "--file model.ckpt --out models/vq_f4",
+    "fetch-weights": "alex vgg",
+    "score": "wav2lip/ --reference true/ --method Wav2Lip --out wav2lip.json",
+    "table": "runs/one runs/two wav2lip.json --format latex --paper table3",
+    "benchmark": "experiments/demo/diffusion.yaml --steps 20",
 }
 HELP = """usage: python -m difftalk_pl COMMAND [options]
 
@@ -137,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def help_text() -> str:
     """Return the list of all commands, a line for each."""
-    lines = LIGHTNING | {name: command.line for name, command in OURS.items()}
+    lines = LIGHTNING | {name: line for name, (_, line) in OURS.items()}
     return HELP.format(commands="\n".join(f"  {name:17} {line}" for name, line in lines.items()))
 
 
@@ -160,7 +112,7 @@ def _run(command: str, arguments: list[str]) -> None:
         import_module("difftalk_pl.cli").run_lightning([command, *arguments])
         return
     import_module("difftalk_pl.logs").log_to_terminal()
-    function = getattr(import_module(OURS[command].module), command.replace("-", "_").replace(" ", "_"))
+    function = getattr(import_module(f"difftalk_pl.{OURS[command][0]}"), command.replace("-", "_").replace(" ", "_"))
     try:
         given = parse(command, function, arguments)
     except UserError as error:  # of a group of options that checks itself
@@ -187,7 +139,7 @@ def parse(command: str, function: Callable[..., None], arguments: list[str]) -> 
     parser = ArgumentParser(
         prog=f"python -m difftalk_pl {command}",
         description=(function.__doc__ or "").split("Args:")[0].strip(),
-        epilog=f"example: python -m difftalk_pl {command} {OURS[command].example}",
+        epilog=f"example: python -m difftalk_pl {command} {EXAMPLES[command]}",
     )
     parameters, hints = inspect.signature(function).parameters, get_type_hints(function)
     lists = [name for name, one in parameters.items() if one.default is one.empty and get_origin(hints[name]) is list]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from difftalk_pl.__main__ import LIGHTNING, OURS, main, parse
+from difftalk_pl.__main__ import EXAMPLES, LIGHTNING, OURS, main, parse
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -20,7 +20,7 @@ def python(*arguments, **options):
 def test_help_lists_every_command_with_a_line_and_imports_nothing_heavy():
     code = "import sys; from difftalk_pl.__main__ import main; main(['--help']); print(sorted(sys.modules))"
     text, modules = python("-c", code).stdout.rsplit("\n[", 1)
-    for name, line in (LIGHTNING | {name: command.line for name, command in OURS.items()}).items():
+    for name, line in (LIGHTNING | {name: line for name, (_, line) in OURS.items()}).items():
         assert f"  {name} " in text and line in text
     assert not any(f"'{heavy}'" in modules for heavy in ("torch", "lightning", "numpy", "jsonargparse", "diffusers"))
 
@@ -38,7 +38,7 @@ def test_every_command_explains_itself_with_an_example(command, capsys):
         main([*command.split(), "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0
-    assert f"example: python -m difftalk_pl {command} {OURS[command].example}" in text
+    assert f"example: python -m difftalk_pl {command} {EXAMPLES[command]}" in text
     assert "ERROR" not in text
 
 
@@ -55,7 +55,7 @@ def test_wrong_usage_exits_with_2(capsys):
 def test_failed_work_exits_with_1_and_one_line(tmp_path, capsys):
     assert main(["cache-latents", "--data", str(tmp_path), "--autoencoder", str(tmp_path / "no.ckpt")]) == 1
     message = capsys.readouterr().err.strip()
-    assert message.count("\n") == 0 and "no.ckpt: no such checkpoint" in message
+    assert message.count("\n") == 0 and "no.ckpt: no such file" in message
 
 
 def test_missing_weights_of_an_experiment_are_named_in_one_line(tmp_path, capsys):
@@ -64,7 +64,7 @@ def test_missing_weights_of_an_experiment_are_named_in_one_line(tmp_path, capsys
     assert main(["fit", "-c", str(EXPERIMENTS / "demo" / "diffusion.yaml"), *over]) == 1
     message = capsys.readouterr().err
     assert "Traceback" not in message
-    assert message.strip().splitlines()[-1].startswith(f"difftalk_pl fit: {missing}: no such checkpoint")
+    assert message.strip().splitlines()[-1].startswith(f"difftalk_pl fit: {missing}: no such file")
 
 
 def example(first: list[Path], out: Path, second: list[int], half: bool = False) -> None:
@@ -79,7 +79,7 @@ def example(first: list[Path], out: Path, second: list[int], half: bool = False)
 
 
 def test_required_lists_take_several_words(monkeypatch, capsys):
-    monkeypatch.setitem(OURS, "example", OURS["table"])
+    monkeypatch.setitem(EXAMPLES, "example", "a --out b")
     given = parse("example", example, ["a", "b", "--out", "c", "--second", "1", "2", "--half", "true"])
     assert given == {"first": [Path("a"), Path("b")], "out": Path("c"), "second": [1, 2], "half": True}
     with pytest.raises(SystemExit):
