@@ -63,7 +63,7 @@ def fitted_autoencoder(fits: Runner) -> Path:
 @pytest.fixture(scope="session")
 def codec(fits: Runner, fitted_autoencoder: Path) -> Path:
     """The checkpoint of that fit; the latents of `prepared` are cached with it."""
-    from difftalk_pl.training.codec import cache_latents
+    from difftalk_pl.training.cache_latents import cache_latents
 
     cache_latents(fits.data, fits.checkpoint("autoencoder"), workers=0)
     return fits.checkpoint("autoencoder")

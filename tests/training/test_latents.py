@@ -16,7 +16,8 @@ from difftalk_pl.data.latents import LatentCache
 from difftalk_pl.data.masks import MaskPolicy, hide
 from difftalk_pl.data.pixels import to_network
 from difftalk_pl.errors import UserError
-from difftalk_pl.training.codec import LatentCodec, cache_latents
+from difftalk_pl.training.cache_latents import cache_latents
+from difftalk_pl.training.codec import LatentCodec
 from tests.runner import own_environment
 
 
