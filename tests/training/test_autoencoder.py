@@ -42,7 +42,7 @@ def assert_equal(one, other):
 def test_a_run_is_in_one_folder_and_its_loss_falls(runner):
     cli = runner("fit", "autoencoder", "vq", {"trainer": {"max_steps": 20}})
     run = runner.folder / "vq"
-    assert {"config.yaml", "checkpoints", "metrics", "samples", "wandb"} <= {path.name for path in run.iterdir()}
+    assert {"config.yaml", "checkpoints", "metrics", "wandb"} <= {path.name for path in run.iterdir()}
     losses = logged(run, "train/l1")
     assert len(losses) == 20 and sum(losses[-5:]) < 0.9 * sum(losses[:5])
     assert cli.trainer.global_step == 20 and logged(run, "val/l1")
