@@ -25,7 +25,7 @@ OURS = {  # command: the module that has its function, one line of help
     "prepare": ("data.prepare", "turn videos of people speaking into a prepared dataset"),
     "report": ("data.report", "measure the clips of a prepared dataset and show them on a page"),
     "add-features": ("data.features.stored", "compute another kind of speech features for a prepared dataset"),
-    "cache-latents": ("training.codec", "encode a dataset once with a trained autoencoder"),
+    "cache-latents": ("training.cache_latents", "encode a dataset once with a trained autoencoder"),
     "animate": ("animate.command", "make a talking video from any video of a person and any speech"),
     "watermark": ("animate.watermark", "say whether videos carry the invisible watermark of generated ones"),
     "export": ("training.weights", "turn a checkpoint into a folder of config.json and model.safetensors"),
