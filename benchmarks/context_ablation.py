@@ -35,7 +35,7 @@ from difftalk_pl.data.clips import (
     write_clip,
     write_index,
 )
-from difftalk_pl.data.features.mfcc import MFCC
+from difftalk_pl.data.features.kinds import MFCC
 from difftalk_pl.models.conditioning import ConditioningConfig
 from difftalk_pl.models.denoiser import DenoiserConfig, DiffTalk, DiffTalkConfig
 

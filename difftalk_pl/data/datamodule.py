@@ -109,7 +109,7 @@ class HDTFDataModule(L.LightningDataModule):
         self.windows: dict[str, WindowDataset | SyncWindows] = {}  # of the loss
         self.evaluated: WindowDataset | None = None  # whole clips
         self.trained_on: list[str] | None = None  # identities, of a loaded checkpoint
-        self._trained_features = FeatureModel("", "", 0)  # of a loaded checkpoint
+        self._trained_features = FeatureModel("", "")  # of a loaded checkpoint
 
     def setup(self, stage: str) -> None:
         """Divide the clips, open the Datasets and check that they fit the model; reads clips.csv, no frame."""
@@ -281,4 +281,4 @@ class HDTFDataModule(L.LightningDataModule):
             if state_dict[key] != here[key]:
                 raise UserError(f"the checkpoint was trained on data with {key} {state_dict[key]}, not {here[key]}")
         self.trained_on = state_dict["trained_on"]
-        self._trained_features = FeatureModel(state_dict["features_model"], state_dict["features_sha256"], 0)
+        self._trained_features = FeatureModel(state_dict["features_model"], state_dict["features_sha256"])

@@ -17,7 +17,7 @@ from difftalk_pl.data.clips import (
     write_clip,
     write_index,
 )
-from difftalk_pl.data.features.mfcc import MFCC
+from difftalk_pl.data.features.kinds import MFCC
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import binary_dilation, minimum_filter1d
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.features.mfcc import MFCC
+from difftalk_pl.data.features.kinds import MFCC
 from difftalk_pl.data.features.windows import audio_windows
 from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.synthetic.dataset import perform, synthesize

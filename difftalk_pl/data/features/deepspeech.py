@@ -10,9 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from difftalk_pl.data.features.frozen_graph import read_constants
-from difftalk_pl.data.features.kinds import FeatureKind, FeatureModel, SpeechModels
-from difftalk_pl.data.features.mfcc import COEFFICIENTS, coefficients
+from difftalk_pl.data.features.kinds import COEFFICIENTS, FeatureKind, FeatureModel, SpeechModels, coefficients
 from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError
 from difftalk_pl.files import file_hash
@@ -22,9 +20,7 @@ CONTEXT = 9  # steps before and after that the network takes beside a step
 INPUTS = (2 * CONTEXT + 1) * COEFFICIENTS  # 494
 CLIP = 20.0  # upper bound of the dense layers' activations
 FORGET_BIAS = 1.0  # TensorFlow's cell adds it at run time; it is not in the file
-CHUNK = 3000  # steps that pass the layers at once, a minute, so that memory does not grow with the length
 CELL = "bidirectional_rnn/{}/basic_lstm_cell/{}"
-LATER = ("lstm_fused_cell", "cudnn_lstm")  # beginnings of names in the graphs of 0.2 to 0.9
 REMEDY = (
     "DeepSpeech 0.1.0 is models/output_graph.pb in deepspeech-0.1.0-models.tar.gz "
     "of release v0.1.0 of Mozilla's DeepSpeech on GitHub"
@@ -44,29 +40,16 @@ class DeepSpeech(nn.Module):
         self.dense1 = nn.Linear(INPUTS, hidden)
         self.dense2 = nn.Linear(hidden, hidden)
         self.dense3 = nn.Linear(hidden, 2 * hidden)
-        self.forward_lstm = nn.LSTM(2 * hidden, hidden, batch_first=True)
-        self.backward_lstm = nn.LSTM(2 * hidden, hidden, batch_first=True)
+        self.lstm = nn.LSTM(2 * hidden, hidden, batch_first=True, bidirectional=True)
         self.dense5 = nn.Linear(2 * hidden, hidden)
         self.dense6 = nn.Linear(hidden, classes)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the scores, (B, S, classes), no softmax, of whole clips (B, S, 494) from `deepspeech_input`."""
-        chunks = inputs.split(CHUNK, dim=1)
-        from_end, scores, state = [], [], None
-        for chunk in reversed(chunks):
-            output, state = self.backward_lstm(self._dense(chunk).flip(1), state)
-            from_end.append(output.flip(1))
-        state = None
-        for chunk, after in zip(chunks, reversed(from_end), strict=True):
-            before, state = self.forward_lstm(self._dense(chunk), state)
-            scores.append(self.dense6(self.dense5(torch.cat([before, after], dim=-1)).clamp(0, CLIP)))
-        return torch.cat(scores, dim=1)
-
-    def _dense(self, x: Tensor) -> Tensor:
-        """(B, S, 494) -> (B, S, 2 * hidden), the first three layers."""
         for layer in (self.dense1, self.dense2, self.dense3):
             x = layer(x).clamp_(0, CLIP)
-        return x
+        x, _ = self.lstm(x)
+        return self.dense6(self.dense5(x).clamp_(0, CLIP))
 
 
 def open_kind(kind: str, models: SpeechModels) -> FeatureKind:
@@ -84,8 +67,7 @@ def open_kind(kind: str, models: SpeechModels) -> FeatureKind:
     def compute(samples: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(deepspeech_input(samples)).to(device)[None])[0].cpu().numpy()
 
-    channels = network.dense6.out_features
-    return FeatureKind(kind, channels, compute, FeatureModel(path.name, file_hash(path), channels))
+    return FeatureKind(kind, network.dense6.out_features, compute, FeatureModel(path.name, file_hash(path)))
 
 
 def deepspeech_input(samples: np.ndarray) -> np.ndarray:
@@ -109,21 +91,25 @@ def deepspeech_input(samples: np.ndarray) -> np.ndarray:
 def load_deepspeech(path: Path) -> DeepSpeech:
     """Load the network of a frozen graph. Raises UserError if it is not DeepSpeech 0.1.0."""
     try:
-        constants = read_constants(path)
-        if later := [name for name in constants if name.startswith(LATER)]:
-            raise UserError(f"{path}: DeepSpeech 0.2 or later, as it has {later[0]}; {REMEDY}")
+        from google.protobuf.message import DecodeError
+        from tensorboard.compat.proto.graph_pb2 import GraphDef
+        from tensorboard.util.tensor_util import make_ndarray
+    except ImportError as error:
+        install = 'pip install --constraint constraints.txt --editable ".[tensorboard]"'
+        raise UserError(f"features deepspeech need the package tensorboard, to read {path}: {install}") from error
+    try:
+        nodes = GraphDef.FromString(path.read_bytes()).node
+        constants = {node.name: make_ndarray(node.attr["value"].tensor) for node in nodes if node.op == "Const"}
         state = {f"dense{n}.weight": torch.from_numpy(constants[f"h{n}"]).T.contiguous() for n in "12356"}
         state |= {f"dense{n}.bias": torch.from_numpy(constants[f"b{n}"]) for n in "12356"}
-        for direction, lstm in (("fw", "forward_lstm"), ("bw", "backward_lstm")):
+        for direction, suffix in (("fw", "_l0"), ("bw", "_l0_reverse")):
             kernel, bias = (constants[CELL.format(direction, part)] for part in ("kernel", "bias"))
-            state |= {f"{lstm}.{name}_l0": value for name, value in _lstm_weights(kernel, bias).items()}
+            state |= {f"lstm.{name}{suffix}": value for name, value in _lstm_weights(kernel, bias).items()}
         with torch.device("meta"):
             network = DeepSpeech(len(constants["b1"]), len(constants["b6"]))
         network.load_state_dict(state, assign=True)
-    except KeyError as error:
-        raise UserError(f"{path}: not DeepSpeech 0.1.0, as it has no constant {error}; {REMEDY}") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: not DeepSpeech 0.1.0 ({error}); {REMEDY}") from error
+    except (OSError, DecodeError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: not DeepSpeech 0.1.0 ({type(error).__name__}: {error}); {REMEDY}") from error
     return network.eval().requires_grad_(False)
 
 

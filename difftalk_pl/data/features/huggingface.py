@@ -5,8 +5,6 @@ sound, so that step s is centred on s * 20 ms.
 """
 
 import hashlib
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,31 +12,26 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from difftalk_pl.data.features.kinds import FeatureKind, FeatureModel, SpeechModels
-from difftalk_pl.data.features.windows import STEP
+from difftalk_pl.data.features.windows import RATE, STEP
 from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError
 
 EXAMPLES = {"wav2vec2": "facebook/wav2vec2-base-960h", "hubert": "facebook/hubert-base-ls960"}
 WINDOW = 400  # samples that a step takes
-VARIANCE_FLOOR = 1e-7  # of the models' own preprocessing
 ONLY_IN_TRAINING = "masked_spec_embed"  # a weight that some files lack
-CHUNK_STEPS, CONTEXT_STEPS = 1000, 250  # 20 s at once, and 5 s before and after that are computed and dropped
+CHUNK, CONTEXT = 1000, 250  # 20 s at once, and 5 s before and after that are computed and dropped
 
 
 class SpeechNetwork:
-    """One layer's output for every step.
+    """One layer's output for every step, in chunks with context, so that memory stays bounded.
 
-    A sound of up to 30 s passes whole. A longer one passes in chunks of 20 s with 5 s of context, so that memory stays
-    bounded; in random networks a step then differs by 0.01 % of the features' deviation, 0.3 % for base models.
+    In random networks a step then differs by 0.01 % of the features' deviation, 0.3 % for base models.
     """
 
-    chunk, context = CHUNK_STEPS, CONTEXT_STEPS
-
     def __init__(self, kind: str, model: str, layer: int | None, device: torch.device) -> None:
-        network, self.normalize = _load(kind, model)
+        network, self.extractor = _load(kind, model)
         self.network, self.last = network.to(device), network.config.num_hidden_layers
         self.layer = self.last if layer is None else layer
         if not 0 <= self.layer <= self.last:
@@ -46,32 +39,23 @@ class SpeechNetwork:
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """Return the features (2T, C) of samples (N,) int16 at 16 kHz."""
-        sound, steps = samples.astype(np.float32) / 2**15, len(samples) // (2 * STEP) * 2
-        if self.normalize:
-            sound = (sound - sound.mean()) / np.sqrt(sound.var() + VARIANCE_FLOOR)
+        """Return the features (2T, C) of samples (N,) int16 at 16 kHz; a step's window begins at STEP * its number."""
+        steps, rows = len(samples) // (2 * STEP) * 2, []
+        sound = self.extractor(samples.astype(np.float32) / 2**15, sampling_rate=RATE).input_values[0]
         after = max(0, STEP * (steps - 1) + WINDOW // 2 - len(sound))
-        padded = torch.from_numpy(np.pad(sound, (WINDOW // 2, after))).to(self.network.device)
-        return np.concatenate([rows.cpu().numpy() for rows in self._chunks(padded, steps)])
-
-    def _chunks(self, padded: Tensor, steps: int) -> Iterator[Tensor]:
-        """Yield the rows of one chunk after the other; a step's window begins at STEP times its number."""
-        size = steps if steps <= self.chunk + 2 * self.context else self.chunk
-        for start in range(0, steps, size):
-            first, end = max(0, start - self.context), min(steps, start + size + self.context)
-            part = padded[None, STEP * first : None if end == steps else STEP * (end - 1) + WINDOW]
-            yield self._states(part)[0, start - first : min(start + size, steps) - first]
-
-    def _states(self, sound: Tensor) -> Tensor:
-        """(1, N) samples -> (1, S, C). The last layer's output is normalised where the model does so."""
-        if self.layer == self.last:
-            return self.network(sound).last_hidden_state
-        return self.network(sound, output_hidden_states=True).hidden_states[self.layer]
+        padded = torch.from_numpy(np.pad(sound, (WINDOW // 2, after)))[None].to(self.network.device)
+        for start in range(0, steps, CHUNK):
+            first, end = max(0, start - CONTEXT), min(steps, start + CHUNK + CONTEXT)
+            part = padded[:, STEP * first : None if end == steps else STEP * (end - 1) + WINDOW]
+            output = self.network(part, output_hidden_states=True)
+            # The last layer's output is normalised where the model does so
+            states = output.last_hidden_state if self.layer == self.last else output.hidden_states[self.layer]
+            rows.append(states[0, start - first : min(start + CHUNK, steps) - first].cpu().numpy())
+        return np.concatenate(rows)
 
     def hash(self) -> str:
         """Hash all that shapes the features but the sound: the same for a folder and the hub's copy of it."""
-        settings = {"layer": self.layer, "normalize": self.normalize, "chunk": CHUNK_STEPS, "context": CONTEXT_STEPS}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        digest = hashlib.sha256(repr((self.layer, self.extractor.do_normalize, CHUNK, CONTEXT)).encode())
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -82,14 +66,12 @@ def open_kind(kind: str, models: SpeechModels) -> FeatureKind:
     if (model := models.speech_model) is None:
         raise UserError(f"features {kind} need --speech_model: a model's folder or hub name, {EXAMPLES[kind]}")
     compute = SpeechNetwork(kind, model, models.speech_layer, choose_device(models.device))
-    name, channels = Path(model).name if Path(model).is_dir() else model, compute.network.config.hidden_size
-    return FeatureKind(
-        kind, channels, compute, FeatureModel(f"{name}, layer {compute.layer}", compute.hash(), channels)
-    )
+    name = f"{Path(model).name if Path(model).is_dir() else model}, layer {compute.layer}"
+    return FeatureKind(kind, compute.network.config.hidden_size, compute, FeatureModel(name, compute.hash()))
 
 
-def _load(kind: str, model: str) -> tuple[Any, bool]:
-    """Load the network, and whether it takes audio of zero mean and unit variance; weights are not unpickled."""
+def _load(kind: str, model: str) -> tuple[Any, Any]:
+    """Load the network and its feature extractor, which scales the sound; weights are not unpickled."""
     try:
         import transformers
     except ImportError as error:
@@ -108,10 +90,10 @@ def _load(kind: str, model: str) -> tuple[Any, bool]:
             f"--speech_model {model}: cannot be loaded ({str(error).strip().splitlines()[0]}); give the folder of a "
             f"downloaded model (config.json, model.safetensors) or, with a network, its hub name, as {EXAMPLES[kind]}"
         ) from error
-    if missing := sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])} - {ONLY_IN_TRAINING}):
+    if missing := sorted({*report["missing_keys"]} - {ONLY_IN_TRAINING}):
         raise UserError(f"--speech_model {model}: no fitting weights for {missing[0]} and {len(missing) - 1} more")
     try:
-        normalize = transformers.Wav2Vec2FeatureExtractor.from_pretrained(model).do_normalize
-    except OSError:  # no such file in the folder; most models were trained so
-        normalize = True
-    return network.eval().requires_grad_(False), normalize
+        extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(model)
+    except OSError:  # no such file in the folder; most models were trained with sound that is normalised, the default
+        extractor = transformers.Wav2Vec2FeatureExtractor()
+    return network.eval().requires_grad_(False), extractor

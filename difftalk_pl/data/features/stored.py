@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from difftalk_pl.data.clips import Clip, open_clips, record_files
-from difftalk_pl.data.features.kinds import OPTIONS, FeatureModel, SpeechModels, check_kinds, open_features
+from difftalk_pl.data.features.kinds import FeatureModel, SpeechModels, check_kinds, open_features
 from difftalk_pl.errors import UserError
 from difftalk_pl.files import replacing, write_json
 from difftalk_pl.progress import progress_bar
@@ -61,17 +61,16 @@ def add_missing(clip: Clip, kinds: Sequence[str], models: SpeechModels) -> None:
             steps = open_features(kind, models)(clip.audio())
             path.parent.mkdir(exist_ok=True)
             with replacing(path, "wb") as file:
-                np.save(file, steps.astype(np.float32))
+                np.save(file, steps)
             record_files(clip.folder, clip.info(), [path])
 
 
 def check_features(root: Path, clips: Sequence[Clip], kind: str) -> None:
     """Check that every clip has a kind of features, without opening them. Raises UserError naming those without."""
     if missing := [clip.name for clip in clips if not clip.features_file(kind).exists()]:
-        option = f" --{OPTIONS[kind]} …" if kind in OPTIONS else ""
         raise UserError(
             f"{root}: {len(missing)} of {len(clips)} clips have no {kind} features ({missing[0]}, …); "
-            f"run add-features --data {root} --features {kind}{option}"
+            f"run add-features --data {root} --features {kind}"
         )
 
 
@@ -80,7 +79,7 @@ def read_record(root: Path) -> dict[str, FeatureModel]:
     if not (root / RECORD).exists():
         return {}
     record = json.loads((root / RECORD).read_text(encoding="utf-8"))
-    return {kind: FeatureModel(**entry) for kind, entry in record.items()}
+    return {kind: FeatureModel(entry["name"], entry["sha256"]) for kind, entry in record.items()}
 
 
 def record_models(root: Path, kinds: Sequence[str], models: SpeechModels) -> None:
@@ -89,17 +88,15 @@ def record_models(root: Path, kinds: Sequence[str], models: SpeechModels) -> Non
     Raises:
         UserError: a network is missing, or clips have features of such a kind by another or an unknown one.
     """
-    record = before = read_record(root)
+    record = read_record(root)
     for kind in kinds:
         model = open_features(kind, models).model
         if model is None or record.get(kind) == model:
             continue
         if any((root / "clips").glob(f"*/features/{kind}.npy")):
-            origin = f"made with {record[kind]}" if kind in record else "of unknown origin"
             raise UserError(
-                f"{root}: its clips have {kind} features {origin}, which must not be mixed with those of {model}; "
-                f"give the network that made them, or remove clips/*/features/{kind}.npy to compute them anew"
+                f"{root}: its clips have {kind} features of {record.get(kind, 'unknown origin')}, which must not be "
+                f"mixed with those of {model}; give that network, or remove clips/*/features/{kind}.npy"
             )
-        record = {**record, kind: model}
-    if record != before:
+        record[kind] = model
         write_json(root / RECORD, {kind: asdict(model) for kind, model in sorted(record.items())})

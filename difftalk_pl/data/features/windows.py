@@ -25,9 +25,8 @@ def audio_windows(steps: np.ndarray, frames: np.ndarray) -> np.ndarray:
     index = STEPS_PER_FRAME * np.asarray(frames)[..., None] + np.arange(WINDOW) - WINDOW // 2
     below = np.floor(index).astype(int)
     share = (index - below)[..., None].astype(np.float32)
-    if not share.any():
-        return _take(steps, below)
-    return (1 - share) * _take(steps, below) + share * _take(steps, below + 1)
+    windows = _take(steps, below)
+    return (1 - share) * windows + share * _take(steps, below + 1) if share.any() else windows
 
 
 def smoothing_windows(steps: np.ndarray, frames: np.ndarray, around: tuple[int, int] = AROUND) -> np.ndarray:

@@ -13,12 +13,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from difftalk_pl.data.clips import Clip, create_dataset, write_clip, write_index
-from difftalk_pl.data.features.mfcc import MFCC
+from difftalk_pl.data.features.kinds import MFCC
 from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.parallel import run_jobs
 from difftalk_pl.data.synthetic.drawing import draw, draw_background
 from difftalk_pl.data.synthetic.geometry import Identity, Pose, draw_identity, landmarks
-from difftalk_pl.data.synthetic.speech import articulate, at_frames, draw_voice, make_plan, speak
+from difftalk_pl.data.synthetic.speech import CONTROL, articulate, draw_voice, make_plan, speak
 from difftalk_pl.errors import UserError
 from difftalk_pl.progress import progress_bar
 
@@ -81,24 +81,22 @@ def synthesize(
 
 
 def perform(seed: int, number: int, seconds: float) -> Performance:
-    """Make face, voice, words and movements of a clip, a pure function of the arguments."""
-    face, voice_, words, sound, motion = (np.random.default_rng([seed, number, part]) for part in range(5))
-    frames, voice = round(seconds * FPS), draw_voice(voice_)
+    """Make face, voice, words and movements of a clip, a pure function of the arguments.
+
+    Head motion, glances and blinks are slow and independent of the speech.
+    """
+    face, speaker, words, sound, motion = (np.random.default_rng([seed, number, part]) for part in range(5))
+    times, voice = np.arange(round(seconds * FPS)) / FPS, draw_voice(speaker)
     tracks = articulate(make_plan(words, seconds), seconds)
-    poses = _draw_poses(motion, at_frames(tracks["opening"], frames), at_frames(tracks["width"], frames))
-    return Performance(draw_identity(face), voice, poses, speak(voice, tracks, frames * RATE // FPS, sound))
-
-
-def _draw_poses(rng: np.random.Generator, opening: np.ndarray, width: np.ndarray) -> list[Pose]:
-    """Draw slow head motion, glances and blinks that are independent of the speech."""
-    times = np.arange(len(opening)) / FPS
-    x, y = 0.5 + 0.018 * _drift(rng, times), 0.42 + 0.012 * _drift(rng, times)
-    scale, angle = 1.2 + 0.03 * _drift(rng, times), 0.06 * _drift(rng, times)
-    gaze_u, gaze_v = 0.035 * _drift(rng, times), 0.015 * _drift(rng, times)
-    blinks = np.cumsum(0.8 + rng.exponential(BLINK_EVERY - 0.8, size=2 + int(times[-1])))
+    opening, width = (tracks[name][:: CONTROL // FPS][: len(times)] for name in ("opening", "width"))
+    x, y = 0.5 + 0.018 * _drift(motion, times), 0.42 + 0.012 * _drift(motion, times)
+    scale, angle = 1.2 + 0.03 * _drift(motion, times), 0.06 * _drift(motion, times)
+    gaze_u, gaze_v = 0.035 * _drift(motion, times), 0.015 * _drift(motion, times)
+    blinks = np.cumsum(0.8 + motion.exponential(BLINK_EVERY - 0.8, size=2 + int(times[-1])))
     lids = np.clip(np.min(np.abs(times[:, None] - blinks), axis=1) / (0.5 * BLINK_SECONDS), 0, 1)
-    tracks = np.stack([x, y, scale, angle, opening, width, lids, gaze_u, gaze_v], axis=1)
-    return [Pose(*row) for row in tracks.tolist()]
+    poses = np.stack([x, y, scale, angle, opening, width, lids, gaze_u, gaze_v], axis=1).tolist()
+    audio = speak(voice, tracks, len(times) * RATE // FPS, sound)
+    return Performance(draw_identity(face), voice, [Pose(*pose) for pose in poses], audio)
 
 
 def _drift(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
@@ -121,5 +119,5 @@ def _make(out: Path, recipe: dict[str, Any], number: int) -> None:
         audio=clip.audio,
         landmarks=clip.landmarks(),
         features=[MFCC],
-        info={"source": "synthetic", "recipe": recipe, "person": vars(clip.who), "voice": vars(clip.voice)},
+        info={"source": "synthetic", "recipe": recipe},
     )

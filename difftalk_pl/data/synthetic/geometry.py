@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-Colour = tuple[float, ...]  # red, green, blue, 0-255
-
 EYE_U, MOUTH_V, BROW_V, NOSE_V = 0.42, 1.03, -0.27, 0.60  # where the features sit, face units
 STILL_JAW = 0.72  # above this share of the lower face's height nothing moves: cheeks must not tell what the lips do
 TRAITS = {  # ranges of the numbers that make a face: lengths in face units, the rest factors near 1 or 0
@@ -58,15 +56,16 @@ class Pose(NamedTuple):
     gaze_v: float = 0.0
 
 
-class Mouth(NamedTuple):
-    """The curves of the lips, parabolas between the corners. gap: inner lips apart, face units."""
+class Mouth:
+    """The curves of the lips, parabolas between the corners; the upper lip rises by a fifth of the gap between them."""
 
-    centre: float
-    gap: float
-    half_width: float
-    inner_width: float
-    upper: float
-    lower: float
+    def __init__(self, who: Identity, pose: Pose) -> None:
+        self.gap = who.mouth_gap * pose.opening
+        self.jaw_drop = 0.45 * who.mouth_gap * pose.opening  # how far the chin's tip falls
+        self.centre = MOUTH_V + 0.3 * self.gap
+        self.half_width = who.mouth_width * (1 + 0.2 * pose.width) * (1 - 0.06 * pose.opening)
+        self.inner_width = self.half_width - 0.05
+        self.upper, self.lower = (lip * (1 - 0.12 * pose.width) for lip in (who.lip_upper, who.lip_lower))
 
     def inner(self, s: np.ndarray) -> np.ndarray:
         """Return half the distance of the inner lips at s = u / inner_width."""
@@ -83,49 +82,30 @@ class Mouth(NamedTuple):
 
 
 def draw_identity(rng: np.random.Generator) -> Identity:
-    """Draw a person; skin and lips stay far lighter than the inside of the mouth."""
+    """Draw a person, with colours (3, 1, 1) float32, 0-255; skin and lips are far lighter than the open mouth."""
     tone, warmth = rng.random(), rng.uniform(-1, 1)
-    skin = _hsv(0.065 + 0.012 * warmth, 0.34 + 0.18 * tone, 0.96 - 0.38 * tone)
+    who = Identity(skin=_hsv(0.065 + 0.012 * warmth, 0.34 + 0.18 * tone, 0.96 - 0.38 * tone))
     red, saturation, darker = rng.uniform(-0.03, 0.025), rng.uniform(0.4, 0.54), rng.uniform(-0.06, 0.06)
     brown, pale, light = rng.uniform(0.04, 0.12), rng.uniform(0.15, 0.75), rng.choice([0.16, 0.3, 0.5, 0.75])
-    colours = {
-        "skin": skin,
-        "lips": _hsv(red, saturation, max(0.62, 0.86 - 0.26 * tone + darker)),
-        "hair": _hsv(brown, pale, light + rng.uniform(0, 0.15)),
-    }
+    who.lips = _hsv(red, saturation, max(0.62, 0.86 - 0.26 * tone + darker))
+    who.hair = _hsv(brown, pale, light + rng.uniform(0, 0.15))
     wall, iris = rng.random(), rng.choice([0.07, 0.3, 0.58]) + rng.uniform(-0.04, 0.04)
-    colours |= {
-        "eyes": _hsv(iris, rng.uniform(0.4, 0.8), rng.uniform(0.3, 0.7)),
-        "cloth": _hsv(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(0.5, 0.9)),
-        "wall_top": _hsv(wall, rng.uniform(0.1, 0.5), rng.uniform(0.6, 0.95)),
-        "wall_bottom": _hsv(wall + rng.uniform(-0.12, 0.12), rng.uniform(0.2, 0.6), rng.uniform(0.25, 0.6)),
-    }
-    traits = {name: float(rng.uniform(*limits)) for name, limits in TRAITS.items()}
-    return Identity(**colours, **traits, light=float(rng.choice([-1.0, 1.0]) * rng.uniform(0.4, 1.0)))
+    who.eyes = _hsv(iris, rng.uniform(0.4, 0.8), rng.uniform(0.3, 0.7))
+    who.cloth = _hsv(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(0.5, 0.9))
+    who.wall_top = _hsv(wall, rng.uniform(0.1, 0.5), rng.uniform(0.6, 0.95))
+    who.wall_bottom = _hsv(wall + rng.uniform(-0.12, 0.12), rng.uniform(0.2, 0.6), rng.uniform(0.25, 0.6))
+    vars(who).update({name: float(rng.uniform(*limits)) for name, limits in TRAITS.items()})
+    who.light = float(rng.choice([-1.0, 1.0]) * rng.uniform(0.4, 1.0))
+    return who
 
 
-def _hsv(hue: float, saturation: float, value: float) -> Colour:
-    return tuple(255 * part for part in colorsys.hsv_to_rgb(float(hue) % 1.0, saturation, min(1.0, float(value))))
+def _hsv(hue: float, saturation: float, value: float) -> np.ndarray:
+    return rgb(*(255 * part for part in colorsys.hsv_to_rgb(hue % 1.0, saturation, min(1.0, value))))
 
 
-def mouth_of(who: Identity, pose: Pose) -> Mouth:
-    """Return the lips: the upper one rises by a fifth of the gap; rounded lips are narrow and thick."""
-    gap = who.mouth_gap * pose.opening
-    half = who.mouth_width * (1 + 0.2 * pose.width) * (1 - 0.06 * pose.opening)
-    plump = 1 - 0.12 * pose.width
-    return Mouth(MOUTH_V + 0.3 * gap, gap, half, half - 0.05, who.lip_upper * plump, who.lip_lower * plump)
-
-
-def jaw_drop(who: Identity, pose: Pose) -> float:
-    """Return how far the chin's tip falls, face units."""
-    return 0.45 * who.mouth_gap * pose.opening
-
-
-def rise(v: np.ndarray, who: Identity, pose: Pose) -> np.ndarray:
-    """Return which v of the closed face lies at v now: the jaw below its hinge stretches."""
-    hinge = STILL_JAW * who.chin
-    stretch = 1 + jaw_drop(who, pose) / (who.chin - hinge)
-    return np.where(v > hinge, hinge + (v - hinge) / stretch, v)
+def rgb(*levels: float) -> np.ndarray:
+    """Return a colour, red, green and blue 0-255, that paints (3, H, W) float32."""
+    return np.array(levels, np.float32)[:, None, None]
 
 
 def brow_line(t: np.ndarray, who: Identity) -> np.ndarray:
@@ -134,15 +114,15 @@ def brow_line(t: np.ndarray, who: Identity) -> np.ndarray:
 
 
 def eye_radii(who: Identity, pose: Pose) -> tuple[float, float]:
-    """Return half the width and half the height of the open eye, face units."""
+    """Return half the width and half the height of the open eye."""
     return 0.19 * who.eye_size, max(0.105 * who.eye_size * pose.lids, 1e-3)
 
 
 def landmarks(who: Identity, pose: Pose) -> np.ndarray:
     """Return the 68 points in dlib's order, (68, 2) float32 fractions of the frame's side."""
-    theta, hinge, tip = np.linspace(0, np.pi, 17), STILL_JAW * who.chin, NOSE_V * who.nose
+    theta, hinge, tip, mouth = np.linspace(0, np.pi, 17), STILL_JAW * who.chin, NOSE_V * who.nose, Mouth(who, pose)
     u, v = -np.cos(theta) / (1 + who.taper * np.sin(theta)), who.chin * np.sin(theta)
-    jaw = u, v + jaw_drop(who, pose) * np.clip((v - hinge) / (who.chin - hinge), 0, None)
+    jaw = u, v + mouth.jaw_drop * np.clip((v - hinge) / (who.chin - hinge), 0, None)
     t, angle = np.linspace(-1, 1, 5), np.array([np.pi, 1.33 * np.pi, 1.67 * np.pi, 0, 0.33 * np.pi, 0.67 * np.pi])
     u, v = -EYE_U * who.eye_distance + 0.27 * t, brow_line(t, who)
     brows = np.append(u, -u[::-1]), np.append(v, v[::-1])
@@ -150,19 +130,12 @@ def landmarks(who: Identity, pose: Pose) -> np.ndarray:
     nostrils = 0.17 * who.nose_width * t, tip + 0.07 - 0.04 * t * t
     (rx, ry), middle = eye_radii(who, pose), EYE_U * who.eye_distance
     eyes = [(rx * np.cos(angle) + side * middle, ry * np.sin(angle)) for side in (-1, 1)]
-    parts = jaw, brows, bridge, nostrils, *eyes, *_lips(mouth_of(who, pose))
+    s, q = np.array([-1, -0.62, -0.25, 0, 0.25, 0.62, 1.0]), np.array([-1, -0.5, 0, 0.5, 1.0])
+    back, inner = s[5:0:-1], q[3:0:-1]
+    outer_lips = np.append(s, back) * mouth.half_width, np.append(mouth.outer_top(s), mouth.outer_bottom(back))
+    v = np.append(-mouth.inner(q), mouth.inner(inner)) + mouth.centre
+    inner_lips = np.append(q, inner) * mouth.inner_width, v
+    parts = jaw, brows, bridge, nostrils, *eyes, outer_lips, inner_lips
     c, s = (turn(pose.angle) * who.face_width * pose.scale for turn in (np.cos, np.sin))
     points = np.concatenate([np.stack(part, axis=1) for part in parts]) @ np.array([[c, s], [-s, c]])
     return (points + np.array([pose.x, pose.y])).astype(np.float32)
-
-
-def _lips(m: Mouth) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return u and v of the outer lips, top and bottom, and of the inner ones."""
-    s, q = np.array([-1, -0.62, -0.25, 0, 0.25, 0.62, 1.0]), np.array([-1, -0.5, 0, 0.5, 1.0])
-    back, inner = s[5:0:-1], q[3:0:-1]
-    return [
-        (s * m.half_width, m.outer_top(s)),
-        (back * m.half_width, m.outer_bottom(back)),
-        (q * m.inner_width, m.centre - m.inner(q)),
-        (inner * m.inner_width, m.centre + m.inner(inner)),
-    ]

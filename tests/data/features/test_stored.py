@@ -9,8 +9,7 @@ import pytest
 from difftalk_pl.__main__ import main
 from difftalk_pl.data.clips import open_clips, verify
 from difftalk_pl.data.features.deepspeech import deepspeech_input
-from difftalk_pl.data.features.kinds import SpeechModels, open_features
-from difftalk_pl.data.features.mfcc import MFCC
+from difftalk_pl.data.features.kinds import MFCC, SpeechModels, open_features
 from difftalk_pl.data.features.stored import add_missing, check_features, read_record, record_models
 from difftalk_pl.data.synthetic.dataset import synthesize
 from difftalk_pl.errors import UserError
@@ -37,7 +36,7 @@ def add(root, graph, *kinds):
 
 def test_features_are_added_recorded_and_not_computed_again(drawn, graph):
     assert add(drawn, graph, "mfcc", "deepspeech") == 0
-    record = {"name": "graph.pb", "sha256": hashlib.sha256(graph.read_bytes()).hexdigest(), "channels": CLASSES}
+    record = {"name": "graph.pb", "sha256": hashlib.sha256(graph.read_bytes()).hexdigest()}
     assert json.loads((drawn / "features.json").read_text()) == {"deepspeech": record}
     for clip in open_clips(drawn):
         expected = deepspeech(deepspeech_constants(HIDDEN, CLASSES), deepspeech_input(clip.audio()))
@@ -66,7 +65,7 @@ def test_features_of_two_networks_are_never_mixed(drawn, graph, tmp_path):
     assert read_record(drawn) == {"deepspeech": open_features("deepspeech", other).model}
     record_models(drawn, ["deepspeech"], mine)  # nothing has been computed yet
     add_missing(open_clips(drawn)[0], ["deepspeech"], mine)
-    with pytest.raises(UserError, match=r"deepspeech features made with graph\.pb .*must not be mixed .*other\.pb"):
+    with pytest.raises(UserError, match=r"deepspeech features of graph\.pb .*must not be mixed .*other\.pb"):
         record_models(drawn, ["deepspeech"], other)
     (drawn / "features.json").unlink()
     with pytest.raises(UserError, match="features of unknown origin"):
@@ -75,6 +74,6 @@ def test_features_of_two_networks_are_never_mixed(drawn, graph, tmp_path):
 
 def test_missing_features_are_named_with_the_command_that_adds_them(drawn):
     check_features(drawn, open_clips(drawn), "mfcc")
-    remedy = rf"run add-features --data {drawn} --features deepspeech --deepspeech …"
+    remedy = rf"run add-features --data {drawn} --features deepspeech"
     with pytest.raises(UserError, match=rf"2 of 2 clips have no deepspeech features \(synthetic_000, .*{remedy}"):
         check_features(drawn, open_clips(drawn), "deepspeech")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from python_speech_features import mfcc
 
-from difftalk_pl.data.features.mfcc import MFCC
+from difftalk_pl.data.features.kinds import MFCC
 from difftalk_pl.data.features.windows import audio_windows, smoothing_windows
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "audio_windows.npz"  # three channels of the oracle's 29
