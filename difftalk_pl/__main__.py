@@ -23,7 +23,7 @@ OURS = {  # command: the module that has its function, one line of help
     "hdtf download": ("data.hdtf_download", "download HDTF's videos with yt-dlp"),
     "hdtf clips": ("data.hdtf", "list HDTF's clips, as the published tables say, for prepare"),
     "prepare": ("data.prepare", "turn videos of people speaking into a prepared dataset"),
-    "report": ("data.report", "measure the clips of a prepared dataset and show them on a page"),
+    "report": ("data.quality", "measure the clips of a prepared dataset and show them on a page"),
     "add-features": ("data.features.stored", "compute another kind of speech features for a prepared dataset"),
     "cache-latents": ("training.cache_latents", "encode a dataset once with a trained autoencoder"),
     "animate": ("animate.command", "make a talking video from any video of a person and any speech"),

@@ -25,8 +25,7 @@ from difftalk_pl.data.driven import DrivenClip, back_and_forth
 from difftalk_pl.data.features.kinds import FeatureKind, SpeechModels, open_features
 from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.masks import MaskPolicy
-from difftalk_pl.data.overlay import CELL
-from difftalk_pl.data.overlay import draw as draw_overlay
+from difftalk_pl.data.measures import CELL, draw_overlay
 from difftalk_pl.data.references import ReferenceRule, read_face
 from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError

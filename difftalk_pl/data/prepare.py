@@ -103,7 +103,7 @@ def prepare(
     if shard is None and not any(row.status == "ok" for row in read_index(out).values()):
         raise UserError(f"{out}: no clip could be prepared; the reasons are in {out / 'clips.csv'}")
     if report:
-        from difftalk_pl.data.report import report as write_report  # pandas takes a while to import
+        from difftalk_pl.data.quality import report as write_report  # pandas takes a while to import
 
         write_report(out, workers)
 

@@ -1,37 +1,70 @@
-"""How good prepared clips are: measures of a clip, ROOT/quality.csv with those of all clips, and a filter by them."""
+"""The command `report`: ROOT/quality.csv with the measures of all clips, a page, and a filter by these measures."""
 
 import logging
 from collections.abc import Sequence
-from contextlib import closing
+from html import escape
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from PIL import Image
-from scipy.ndimage import laplace
 
-from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, read_dataset
+from difftalk_pl.data.clips import Clip, open_clips, read_index
 from difftalk_pl.data.features.windows import FPS
+from difftalk_pl.data.measures import MEASURES, measure
+from difftalk_pl.data.parallel import failure_reason, run_jobs
 from difftalk_pl.errors import UserError
-from difftalk_pl.faces.crop import face_size
-from difftalk_pl.faces.pose import yaw
+from difftalk_pl.files import replacing
+from difftalk_pl.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
 TABLE = "quality.csv"
-SAMPLES = 12  # frames in which sharpness is measured, spread evenly
-SHARP_FACE = 96  # pixels from ear to ear at which sharpness is measured, so that faces of all sizes compare
-QUIET_BELOW_LOUD, QUIET = 35.0, -60.0  # dB under the loud level (95th percentile), or under full scale: no speech
-MEASURES = {  # the columns of numbers
-    "seconds": "length, s",
-    "face_size": "ear to ear, pixels of the source (of the clip's frames where it was drawn)",
-    "yaw": "absolute angle by which the head is turned aside, degrees, median over frames",
-    "sharpness": f"variance of the Laplacian of the face's luma (0-255), scaled to {SHARP_FACE} pixels from ear to ear",
-    "level": "RMS of the audio, dB of full scale; empty for silence",
-    "speech": "share of frames that are not quiet",
-    "gaps": "share of frames without a detected face, filled in by interpolation; empty where nothing was detected",
-    "faces": "faces seen in the source; empty where nothing was detected",
-}
+STYLE = "body { font: 14px sans-serif } table { border-collapse: collapse } td { padding: 2px 8px; text-align: right }"
+PICTURE = '<a href="{0}.jpg"><img loading="lazy" width="160" src="{0}.jpg" alt="frames of {0}"></a>'
+
+
+def report(data: Path, workers: int = 1) -> None:
+    """Verify and measure every clip of a prepared dataset; write a table, a page and a contact sheet for each clip.
+
+    The table is quality.csv in the dataset, whose columns data.keep filters by; the page is report/index.html.
+
+    Args:
+        data: the prepared dataset.
+        workers: processes that measure.
+    """
+    clips, rows = open_clips(data), []
+    with progress_bar() as bar:
+        for clip, found in bar.track(run_jobs(measure, clips, workers), total=len(clips), description="measuring"):
+            if isinstance(found, Exception):
+                reason = str(found) if isinstance(found, UserError) else failure_reason(found)
+                log.warning("%s: %s", clip.name, reason)
+                rows.append({"name": clip.name, "reason": reason})
+            else:
+                rows.append({"name": clip.name, **found, "reason": ""})
+    table = pd.DataFrame(rows, columns=["name", *MEASURES, "reason"]).sort_values("name")
+    with replacing(data / TABLE) as file:
+        table.to_csv(file, index=False, float_format="%.6g")
+    log.info("%s", _write_page(data, table))
+    if damaged := int((table.reason != "").sum()):
+        raise UserError(f"{data}: {damaged} of {len(table)} clips are damaged; prepare them again")
+
+
+def _write_page(root: Path, table: pd.DataFrame) -> Path:
+    """Write ROOT/report/index.html: the spread of every measure, and all clips, refused and damaged ones included."""
+    spread = table[list(MEASURES)].astype(float).describe(percentiles=[0.05, 0.5, 0.95]).T.drop(columns=["mean", "std"])
+    clips = pd.DataFrame(read_index(root).values()).merge(table, on="name", how="left", suffixes=("", "_found"))
+    clips["reason"] += clips.pop("reason_found").fillna("")
+    clips = clips.map(lambda value: escape(value) if isinstance(value, str) else value)
+    clips.insert(0, "", clips.name.map(PICTURE.format).where(clips.status == "ok", ""))
+    title, path = escape(root.resolve().name), root / "report" / "index.html"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"
+        f"<p>{len(table)} clips of {table.seconds.sum() / 3600:.2f} h, {(table.reason != '').sum()} of them damaged</p>"
+        f"{spread.map('{:.4g}'.format).assign(measure=MEASURES).to_html()}"
+        f"{clips.to_html(index=False, escape=False, na_rep='–', float_format='{:.4g}'.format)}",
+        encoding="utf-8",
+    )
+    return path
 
 
 def keep_clips(root: Path, clips: Sequence[Clip], expression: str | None) -> list[Clip]:
@@ -51,12 +84,12 @@ def keep_clips(root: Path, clips: Sequence[Clip], expression: str | None) -> lis
             f"{root / TABLE}: {len(missing)} clips are not measured ({missing[0]}, …); run report --data {root}"
         )
     try:
-        kept = table.eval(expression, local_dict={}, global_dict={})
+        kept = table.query(expression, local_dict={}, global_dict={}).index
     except (SyntaxError, ValueError, TypeError, AttributeError, LookupError, NameError, NotImplementedError) as error:
-        raise UserError(f"data.keep {expression!r}: {error}; the columns are {', '.join(MEASURES)}") from error
-    if not isinstance(kept, pd.Series) or not pd.api.types.is_bool_dtype(kept):
-        raise UserError(f"data.keep {expression!r}: expected a condition such as 'yaw < 35'")
-    chosen = [clip for clip in clips if kept[clip.name]]
+        raise UserError(
+            f"data.keep {expression!r} ({error}): expected a condition on {', '.join(MEASURES)}, such as yaw < 35"
+        ) from error
+    chosen = [clip for clip in clips if clip.name in kept]
     hours = sum(clip.frames for clip in chosen) / FPS / 3600
     log.info("keep %s: %d of %d clips (%.2f h)", expression, len(chosen), len(clips), hours)
     if clips and not chosen:
@@ -65,67 +98,8 @@ def keep_clips(root: Path, clips: Sequence[Clip], expression: str | None) -> lis
 
 
 def read_quality(root: Path) -> pd.DataFrame:
-    """Read quality.csv: name, the MEASURES, reason (why a clip could not be measured, or empty) and stamp."""
-    path, texts = root / TABLE, dict.fromkeys(("name", "reason", "stamp"), str)
-    columns = ["name", *MEASURES, "reason", "stamp"]
-    if not path.exists():
-        return pd.DataFrame(columns=columns)
-    try:
-        empty = {column: [""] for column in MEASURES}
-        return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=empty)[columns]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); remove it and run report --data {root}") from error
-
-
-def measure(clip: Clip) -> dict[str, float | None]:
-    """Return the MEASURES of a clip, None where one is unknown.
-
-    Raises:
-        UserError, OSError, ValueError: a file is missing, damaged, or disagrees with the others.
-    """
-    info, points = clip.info(), np.array(clip.landmarks)
-    seen, level_and_speech = info.get("faces", {}), loudness(clip.audio())
-    return {
-        "seconds": clip.frames / FPS,
-        "face_size": face_size(points) * (info["crop"]["side"] if "crop" in info else read_dataset(clip.root).size),
-        "yaw": float(np.median(np.abs(yaw(points)))),
-        "sharpness": _clip_sharpness(clip, points),
-        **dict(zip(("level", "speech"), level_and_speech, strict=True)),
-        "gaps": seen["interpolated"] / clip.frames if "interpolated" in seen else None,
-        "faces": seen.get("seen"),
-    }
-
-
-def _clip_sharpness(clip: Clip, points: np.ndarray) -> float:
-    numbers = np.unique(np.linspace(0, clip.frames - 1, SAMPLES).round().astype(int)).tolist()
-    with closing(clip.reader()) as reader:
-        return float(np.median([sharpness(reader[number], points[number]) for number in numbers]))
-
-
-def sharpness(frame: np.ndarray, points: np.ndarray) -> float:
-    """Return the variance of the Laplacian in the box of the landmarks, at SHARP_FACE pixels from ear to ear.
-
-    Args:
-        frame: (S, S, 3) uint8.
-        points: (68, 2), fractions of the side.
-    """
-    side = len(frame)
-    low, high = np.clip(points.min(axis=0) * side, 0, side - 1), np.clip(points.max(axis=0) * side, 1, side)
-    width, height = np.maximum(np.round((high - low) * SHARP_FACE / max(face_size(points[None]) * side, 1)), 3)
-    luma = Image.fromarray(frame).convert("L")
-    face = luma.resize((int(width), int(height)), Image.Resampling.LANCZOS, box=(*low.tolist(), *high.tolist()))
-    return float(laplace(np.asarray(face, np.float64)).var())
-
-
-def loudness(samples: np.ndarray) -> tuple[float | None, float]:
-    """Return the level in dB of full scale (a full sine has -3) and the share of frames that are not quiet.
-
-    Args:
-        samples: (T * 640,) int16.
-    """
-    power = np.square(samples.reshape(-1, SAMPLES_PER_FRAME) / 2**15).mean(axis=1)
-    if not power.any():
-        return None, 0.0
-    decibels = 10 * np.log10(np.maximum(power, 1e-12))
-    quiet = decibels < max(QUIET, float(np.percentile(decibels, 95)) - QUIET_BELOW_LOUD)
-    return float(10 * np.log10(power.mean())), float(1 - quiet.mean())
+    """Read quality.csv: name, the MEASURES, and reason (why a clip could not be measured, or empty)."""
+    if not (path := root / TABLE).exists():
+        raise UserError(f"{path}: missing; run report --data {root}")
+    empty = {column: [""] for column in MEASURES}
+    return pd.read_csv(path, dtype={"name": str, "reason": str}, keep_default_na=False, na_values=empty)
