@@ -31,7 +31,7 @@ def report(data: Path, workers: int = 1) -> None:
         data: the prepared dataset.
         workers: processes that measure.
     """
-    clips, rows = open_clips(data), []
+    clips, rows = open_clips(data), list[dict[str, object]]()
     with progress_bar() as bar:
         for clip, found in bar.track(run_jobs(measure, clips, workers), total=len(clips), description="measuring"):
             if isinstance(found, Exception):

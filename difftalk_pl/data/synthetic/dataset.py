@@ -89,20 +89,15 @@ def perform(seed: int, number: int, seconds: float) -> Performance:
     times, voice = np.arange(round(seconds * FPS)) / FPS, draw_voice(speaker)
     tracks = articulate(make_plan(words, seconds), seconds)
     opening, width = (tracks[name][:: CONTROL // FPS][: len(times)] for name in ("opening", "width"))
-    x, y = 0.5 + 0.018 * _drift(motion, times), 0.42 + 0.012 * _drift(motion, times)
-    scale, angle = 1.2 + 0.03 * _drift(motion, times), 0.06 * _drift(motion, times)
-    gaze_u, gaze_v = 0.035 * _drift(motion, times), 0.015 * _drift(motion, times)
+    low, high = np.array([[0.04], [0]]), np.array([[0.45], [2 * np.pi]])
+    rates, phases = motion.uniform(low, high, (6, 2, 4)).swapaxes(0, 1)
+    drift = np.sin(2 * np.pi * times[:, None, None] * rates + phases).sum(axis=2) / 2.5  # (T, 6), about -1 .. 1
+    head = (0.5, 0.42, 1.2, 0) + drift[:, :4] * (0.018, 0.012, 0.03, 0.06)  # x, y, scale, angle
     blinks = np.cumsum(0.8 + motion.exponential(BLINK_EVERY - 0.8, size=2 + int(times[-1])))
     lids = np.clip(np.min(np.abs(times[:, None] - blinks), axis=1) / (0.5 * BLINK_SECONDS), 0, 1)
-    poses = np.stack([x, y, scale, angle, opening, width, lids, gaze_u, gaze_v], axis=1).tolist()
+    poses = np.column_stack([head, opening, width, lids, drift[:, 4:] * (0.035, 0.015)]).tolist()
     audio = speak(voice, tracks, len(times) * RATE // FPS, sound)
     return Performance(draw_identity(face), voice, [Pose(*pose) for pose in poses], audio)
-
-
-def _drift(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
-    """Draw noise below 0.45 Hz, about -1 .. 1. (T,)."""
-    rates, phases = rng.uniform(0.04, 0.45, 4), rng.uniform(0, 2 * np.pi, 4)
-    return np.sin(2 * np.pi * times[:, None] * rates + phases).sum(axis=1) / 2.5
 
 
 def _make(out: Path, recipe: dict[str, Any], number: int) -> None:

@@ -67,11 +67,6 @@ def ellipse(cu: float, cv: float, ru: float, rv: float) -> Shape:
     return distance
 
 
-def strip(curve: Callable[[Any], Any], above: float, below: float) -> Shape:
-    """Return the strip around a curve, v as a function of u."""
-    return lambda u, v: np.maximum(curve(u) - above - v, v - (curve(u) + below))
-
-
 def draw_background(who: Identity, size: int) -> np.ndarray:
     """Draw wall and clothes, which never move: (3, S, S) float32, 0-255."""
     (x, y), angle = _pixels(size), who.stripe_direction
@@ -143,9 +138,14 @@ def _draw_eye(canvas: Canvas, who: Identity, pose: Pose, side: float) -> None:
         canvas.oval(x, y, 0.092, 0.092, who.eyes, inside=ball)
         canvas.oval(x, y, 0.042, 0.042, PUPIL, inside=ball)
         canvas.oval(x - 0.03, y - 0.03, 0.02, 0.02, GLINT, inside=ball)
-    lid = strip(lambda a: -rv * np.sqrt(np.maximum(1 - ((a - u) / (ru + 0.02)) ** 2, 0)), 0.03, 0.01)
+
+    def lid(a, b):
+        return np.abs(b + rv * np.sqrt(np.maximum(1 - ((a - u) / (ru + 0.02)) ** 2, 0)) + 0.01) - 0.02
+
+    def brow(a, b):
+        return np.abs(b - geometry.brow_line((a - u) / 0.27 * -side, who)) - 0.05 * who.brow
+
     canvas.paint((u - ru - 0.02, -0.2, u + ru + 0.02, 0.05), lid, 0.42 * who.skin)
-    brow = strip(lambda a: geometry.brow_line((a - u) / 0.27 * -side, who), 0.05 * who.brow, 0.05 * who.brow)
     box, ends = (u - 0.32, BROW_V - 0.3, u + 0.32, BROW_V + 0.3), ellipse(u, BROW_V, 0.3, 0.4)
     canvas.paint(box, brow, 0.8 * who.hair, 0.9, inside=ends)
     if who.glasses < 0.25:
