@@ -20,7 +20,7 @@ from scipy.ndimage import binary_erosion
 
 from difftalk_pl.animate.paste import FEATHER, blend_region, match_colour
 from difftalk_pl.animate.pipeline import TalkingHeadPipeline, TalkingVideo
-from difftalk_pl.generation.presets import choose_sampler
+from difftalk_pl.generation.sampler import choose_sampler
 from difftalk_pl.media.audio import RATE, read_audio, write_wav
 from difftalk_pl.media.video import probe
 

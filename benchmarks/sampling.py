@@ -22,8 +22,7 @@ from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.evaluation.clip_scores import ClipScores
 from difftalk_pl.evaluation.judge import GROUND_TRUTH, Judge, Measuring
-from difftalk_pl.generation.consistency import GenerationState, Steadiness
-from difftalk_pl.generation.sampler import Generator, SamplerConfig
+from difftalk_pl.generation.sampler import Generator, PreviousFrames, SamplerConfig
 from difftalk_pl.training.codec import LatentCodec
 from difftalk_pl.training.weights import Weights
 
@@ -41,29 +40,10 @@ def sweep() -> dict[str, SamplerConfig]:
 
 
 def steady() -> dict[str, SamplerConfig]:
-    """One thing changed at a time, and what looked best together."""
-    noise = {kind: replace(BASE, steadiness=Steadiness(noise=kind)) for kind in ("independent", "correlated")}
-    start = {
-        f"from the frame before, {share:g} of the steps": replace(BASE, steadiness=Steadiness(start=share))
-        for share in (0.75, 0.5)
-    }
-    filtered = {f"filter {share:g}": replace(BASE, steadiness=Steadiness(filter=share)) for share in (0.3,)}
+    """One thing changed at a time."""
     references = ("random", "widest", "progressive:random", "progressive:widest")
     one = {f"reference {name}": replace(BASE, reference=name) for name in references}
-    together = {
-        "reference widest, from the frame before, 0.75 of the steps": replace(
-            BASE, reference="widest", steadiness=Steadiness(start=0.75)
-        ),
-        "reference widest, filter 0.3": replace(BASE, reference="widest", steadiness=Steadiness(filter=0.3)),
-    }
-    return {
-        "shared noise, reference each": BASE,
-        **{f"{kind} noise": config for kind, config in noise.items()},
-        **start,
-        **filtered,
-        **one,
-        **together,
-    }
+    return {"shared noise, reference each": BASE, "independent noise": replace(BASE, noise="independent"), **one}
 
 
 def guided() -> dict[str, SamplerConfig]:
@@ -91,10 +71,11 @@ def measure(arguments: argparse.Namespace, weights: Weights, codec: LatentCodec,
     dropout = weights.config.get("audio_dropout", 0.0)
     generator = Generator(weights.difftalk(), codec, weights.schedule, config, dropout)
     frames = [(clip, len(windows.indices(number))) for number, clip in enumerate(windows.clips)]
-    scores, state, start = ClipScores(judge, frames), GenerationState(), time.perf_counter()
+    previous: PreviousFrames = {}
+    scores, start = ClipScores(judge, frames), time.perf_counter()
     for batch in ClipBatches(windows, range(len(clips)), 25, len(clips) if config.sequential else 1):
         window = batch["window"]
-        scores.add(batch, None if window is None else {"model": generator(window, state)})
+        scores.add(batch, None if window is None else {"model": generator(window, previous)})
     seconds = time.perf_counter() - start
     result = scores.finish(["model"])
     if result.reasons:

@@ -11,12 +11,11 @@ from difftalk_pl.animate.pipeline import TalkingHeadPipeline
 from difftalk_pl.data.features.kinds import SpeechModels
 from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.errors import UsageError, UserError
-from difftalk_pl.generation.consistency import Steadiness
-from difftalk_pl.generation.presets import Preset, choose_sampler
+from difftalk_pl.generation.sampler import NoiseKind, Preset, choose_sampler
 
 log = logging.getLogger(__name__)
 PREVIEW_SECONDS = 10.0
-FOR_ALL_JOBS = {"checkpoint", "jobs", "preview", "steadiness", "device", "deepspeech", "speech_model", "speech_layer"}
+FOR_ALL_JOBS = {"checkpoint", "jobs", "preview", "device", "deepspeech", "speech_model", "speech_layer"}
 
 
 def animate(
@@ -32,7 +31,7 @@ def animate(
     guidance: float | None = None,
     reference: str | None = None,
     seed: NonNegativeInt = 0,
-    steadiness: Steadiness = Steadiness(),
+    noise: NoiseKind = "shared",
     fps: PositiveFloat | Literal["source"] = FPS,
     interpolate: PositiveInt = 1,
     face: str = "largest",
@@ -65,7 +64,7 @@ def animate(
         reference: the frame that shows the person: each (another one for every frame), random, widest (open mouth), or
             a picture's file; after `progressive:` only for the first frame, the others take the frame before them.
         seed: of noise and references.
-        steadiness: what frames share, against a trembling mouth.
+        noise: shared by all frames, or independent, which trembles.
         fps: frames a second of the result, or source for those of the video.
         interpolate: 2 makes two frames of each, for 50 frames a second.
         face: largest, left, right, or a number from the left, 1 first.
@@ -91,7 +90,7 @@ def animate(
 
 def _make(pipeline: TalkingHeadPipeline, options: dict[str, Any]) -> None:
     """Make one video, or its preview."""
-    changes = {name: options[name] for name in ("steps", "guidance", "reference", "seed", "steadiness")}
+    changes = {name: options[name] for name in ("steps", "guidance", "reference", "seed", "noise")}
     sampler = choose_sampler(options["preset"], name=options["sampler"], **changes)
     given = {name: options[name] for name in ("video", "audio", "fps", "face", "batch_size", "workers")}
     if options["preview"] is not None:

@@ -31,8 +31,7 @@ from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError
 from difftalk_pl.faces.track import follow_face
 from difftalk_pl.generation.drawing import Square, draw
-from difftalk_pl.generation.presets import Preset, choose_sampler
-from difftalk_pl.generation.sampler import Generator, SamplerConfig
+from difftalk_pl.generation.sampler import Generator, Preset, SamplerConfig, choose_sampler
 from difftalk_pl.media.audio import audio_pieces, fit_audio, read_audio
 from difftalk_pl.media.video import SourceVideo, probe
 from difftalk_pl.media.writer import TAG, refuse_target, write_video

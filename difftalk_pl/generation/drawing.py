@@ -10,8 +10,7 @@ from torch.utils.data import DataLoader
 from difftalk_pl.data.dataset import WindowDataset
 from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.errors import UserError, reason_of
-from difftalk_pl.generation.consistency import GenerationState
-from difftalk_pl.generation.sampler import Generator
+from difftalk_pl.generation.sampler import Generator, PreviousFrames
 
 
 class Square(NamedTuple):
@@ -40,11 +39,11 @@ def draw(
         UserError: a frame cannot be read, or the model gives numbers that are not finite.
     """
     for frames in shots if generator.sampler.sequential else [[frame for shot in shots for frame in shot]]:
-        state = GenerationState()
+        previous: PreviousFrames = {}
         try:
             for batch in DataLoader(windows, batch_size, sampler=frames, num_workers=workers):  # type: ignore[arg-type]
                 moved = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
-                drawn = generator(moved, state)  # type: ignore[arg-type]
+                drawn = generator(moved, previous)  # type: ignore[arg-type]
                 if not drawn.isfinite().all():
                     raise UserError(f"the model gives numbers that are not finite, from frame {int(batch['frame'][0])}")
                 masks = batch["mask"][:, 0].numpy() > 0.5

@@ -1,9 +1,12 @@
 """From windows to finished frames: condition, masked sampling, decoding, composite."""
 
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -12,17 +15,14 @@ from torch.nn import functional as F
 from difftalk_pl.data.dataset import Window
 from difftalk_pl.data.references import ReferencePolicy
 from difftalk_pl.errors import UserError
-from difftalk_pl.generation.consistency import (
-    GenerationState,
-    PreviousFrame,
-    Steadiness,
-    frame_noise,
-    sequential_groups,
-)
 from difftalk_pl.models.conditioning import Condition, without_sound
 from difftalk_pl.models.denoiser import DiffTalk
 from difftalk_pl.models.schedule import NoiseSchedule, sample
 from difftalk_pl.training.codec import LatentCodec
+
+NoiseKind = Literal["shared", "independent"]
+Preset = Literal["fast", "quality"]
+PreviousFrames = dict[str, tuple[int, Tensor]]  # by clip: number and picture (3, H, W) of the last generated frame
 
 
 @dataclass
@@ -43,7 +43,8 @@ class SamplerConfig:
         reference: [progressive:]SOURCE, where SOURCE is each (a frame of its own for every target, by seed), random
             (one for the clip), widest (the one with the widest open mouth) or a picture's file. Progressive takes the
             frame just generated from the second frame on; paper, table 2.
-        steadiness: temporal consistency.
+        noise: starting noise: shared by all frames, so that the mouth does not tremble, or independent. Not in the
+            paper; docs/sampling.md has the effect.
     """
 
     name: str = "ddim"
@@ -55,7 +56,7 @@ class SamplerConfig:
     margin: int = 1
     guidance: float = 1.0
     reference: str = "each"
-    steadiness: Steadiness = field(default_factory=Steadiness)
+    noise: NoiseKind = "shared"
 
     @property
     def policy(self) -> ReferencePolicy:
@@ -64,7 +65,19 @@ class SamplerConfig:
     @property
     def sequential(self) -> bool:
         """Whether a frame needs the previous one."""
-        return self.policy.progressive or self.steadiness.start < 1 or self.steadiness.filter > 0
+        return self.policy.progressive
+
+
+# docs/sampling.md has the sweep that these come from, and its command.
+PRESETS: dict[str, SamplerConfig] = {
+    "quality": SamplerConfig(name="ddim", steps=200, reference="widest"),  # as many steps as the paper takes
+    "fast": SamplerConfig(name="dpm++", steps=4, reference="widest"),
+}
+
+
+def choose_sampler(preset: Preset = "fast", **changes: object) -> SamplerConfig:
+    """Return a preset, changed where something else is given; None leaves it as it is."""
+    return replace(PRESETS[preset], **{key: value for key, value in changes.items() if value is not None})  # type: ignore[arg-type]
 
 
 class Generator:
@@ -92,76 +105,55 @@ class Generator:
             )
 
     @torch.no_grad()
-    def __call__(self, window: Window, state: GenerationState | None = None) -> Tensor:
+    def __call__(self, window: Window, previous: PreviousFrames | None = None) -> Tensor:
         """Generate a batch: image, masked, reference, mask, audio, landmarks -> (B, 3, H, W) in [-1, 1].
 
         Outside the mask the result equals `image`. For a sequential sampler the frames of a clip come in their order;
         frames of several clips that alternate are generated together.
 
         Args:
-            state: previous frames, of the batch before; without it every clip begins anew.
+            previous: last frames of the batch before, and then of this one; without it every clip begins anew.
         """
-        clips, numbers = list(window["clip"]), torch.as_tensor(window["frame"]).tolist()
         if not self.sampler.sequential:
-            return self._draw(window, [None] * len(clips))[0]
-        state, frames = state or GenerationState(), torch.empty_like(window["image"])
+            return self._draw(window)
+        previous = {} if previous is None else previous
+        clips, numbers = list(window["clip"]), torch.as_tensor(window["frame"]).tolist()
+        frames = torch.empty_like(window["image"])
         for rows in sequential_groups(clips):
-            previous = [state.before(clips[row], numbers[row]) for row in rows]
-            frames[rows], z = self._draw(_rows(window, rows), previous)
+            part = _rows(window, rows)
             for place, row in enumerate(rows):
-                state.last[clips[row]] = PreviousFrame(numbers[row], z[place], frames[row])
-        state.last = {clip: state.last[clip] for clip in clips}  # other clips are finished
+                number, frame = previous.get(clips[row], (None, None))
+                if number == numbers[row] - 1:
+                    part["reference"][place] = frame
+            frames[rows] = self._draw(part)
+            previous.update({clips[row]: (numbers[row], frames[row]) for row in rows})
+        for finished in previous.keys() - set(clips):
+            del previous[finished]
         return frames
 
-    def _draw(self, window: Window, previous: list[PreviousFrame | None]) -> tuple[Tensor, Tensor]:
-        """Generate frames that do not need each other; returns them and their latents."""
-        z_masked, z_reference = self.codec.encode(window["masked"]), self._reference(window, previous)
-        known = {"masked": z_masked, "none": None}.get(self.sampler.known)
-        known = self.codec.encode(window["image"]) if self.sampler.known == "true" else known
-        z = self._denoise(window, z_masked, z_reference, known, previous)
-        if share := self.sampler.steadiness.filter:
-            z = torch.stack(
-                [new if old is None else (1 - share) * new + share * old.z for new, old in zip(z, previous)]
-            )
-        return composite(self.codec.decode(z), window["image"], window["mask"]), z
+    def _draw(self, window: Window) -> Tensor:
+        """Generate frames that do not need each other."""
+        sampler, z_masked = self.sampler, self.codec.encode(window["masked"])
+        known = {"masked": z_masked, "none": None}.get(sampler.known)
+        known = self.codec.encode(window["image"]) if sampler.known == "true" else known
+        z = sample(
+            partial(self._predict, self._condition(window, z_masked, self._encode_references(window))),
+            frame_noise(z_masked.shape[1:], window["frame"], sampler.seed, sampler.noise).to(z_masked),
+            scheduler=self.schedule.scheduler(sampler.name),
+            steps=sampler.steps,
+            known=known,
+            mask=None if known is None else self.latent_mask(window["mask"]),
+            eta=sampler.eta,
+            generator=torch.Generator(z_masked.device).manual_seed(sampler.seed),
+        )
+        return composite(self.codec.decode(z), window["image"], window["mask"])
 
-    def _reference(self, window: Window, previous: list[PreviousFrame | None]) -> Tensor:
+    def _encode_references(self, window: Window) -> Tensor:
         """Return z of the references; one that all rows share is encoded once."""
         images, numbers = window["reference"], torch.as_tensor(window["reference_frame"])
-        if self.sampler.policy.progressive:
-            images = torch.stack([image if old is None else old.image for image, old in zip(images, previous)])
-        elif len(set(window["clip"])) == 1 and bool((numbers == numbers[0]).all()):
+        if len(set(window["clip"])) == 1 and bool((numbers == numbers[0]).all()):
             return self.codec.encode(images[:1]).expand(len(images), -1, -1, -1)
         return self.codec.encode(images)
-
-    def _denoise(
-        self,
-        window: Window,
-        z_masked: Tensor,
-        z_reference: Tensor,
-        known: Tensor | None,
-        previous: list[PreviousFrame | None],
-    ) -> Tensor:
-        """Sample latents. Rows that start from the previous frame take fewer steps and are sampled on their own."""
-        short = [old is not None and self.sampler.steadiness.start < 1 for old in previous]
-        z = torch.empty_like(z_masked)
-        for from_previous in sorted(set(short)):
-            rows = [row for row, one in enumerate(short) if one == from_previous]
-            part = _rows(window, rows)
-            noise = frame_noise(z.shape[1:], part["frame"].tolist(), self.sampler.seed, self.sampler.steadiness)
-            z[rows] = sample(
-                partial(self._predict, self._condition(part, z_masked[rows], z_reference[rows])),
-                noise.to(z_masked),
-                scheduler=self.schedule.scheduler(self.sampler.name),
-                steps=self.sampler.steps,
-                known=None if known is None else known[rows],
-                mask=None if known is None else self.latent_mask(part["mask"]),
-                eta=self.sampler.eta,
-                generator=torch.Generator(z_masked.device).manual_seed(self.sampler.seed),
-                previous=torch.stack([previous[row].z for row in rows]) if from_previous else None,  # type: ignore[union-attr]
-                start=self.sampler.steadiness.start,
-            )
-        return z
 
     def _condition(self, window: Window, z_masked: Tensor, z_reference: Tensor) -> Condition:
         """Return the condition; with guidance, that without sound is appended along the batch."""
@@ -195,10 +187,26 @@ def composite(generated: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask > 0.5, generated, image)
 
 
+def sequential_groups(clips: Sequence[str]) -> list[list[int]]:
+    """Return rows of a batch that can be generated together where a frame needs the previous one: the first frame of
+    every clip, then the second of every clip, and so on."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row, clip in enumerate(clips):
+        groups[clips[:row].count(clip)].append(row)
+    return list(groups.values())
+
+
+def frame_noise(shape: Sequence[int], frames: Sequence[int] | Tensor, seed: int, kind: NoiseKind) -> Tensor:
+    """Return noise (B, 3, h, w), a function of (seed, frame) alone: no frame depends on its batch."""
+    if kind == "shared":
+        noise = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+        return noise.expand(len(frames), *shape).clone()
+    keys = [np.random.SeedSequence([seed, int(frame)]).generate_state(1, np.uint64)[0] >> 1 for frame in frames]
+    return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(key))) for key in keys])
+
+
 def _rows(window: Any, rows: list[int]) -> Any:
     """Select rows of a batch."""
-    if rows == list(range(len(window["clip"]))):
-        return window
     return {
         key: value[rows] if torch.is_tensor(value) else [value[row] for row in rows] for key, value in window.items()
     }

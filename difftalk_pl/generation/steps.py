@@ -1,11 +1,14 @@
 """The steps of a LightningModule that generate whole clips."""
 
+from collections import defaultdict
 from typing import Any
 
 import lightning as L
 from torch import Tensor
 
-from difftalk_pl.generation.consistency import GenerationState
+from difftalk_pl.generation.sampler import PreviousFrames
+
+GenerationState = defaultdict[str, PreviousFrames]  # by method
 
 
 class ClipGeneration(L.LightningModule):
@@ -34,6 +37,6 @@ class ClipGeneration(L.LightningModule):
         return self.generate_batch(batch)
 
     def on_test_epoch_start(self) -> None:
-        self.state = GenerationState()
+        self.state = GenerationState(dict)
 
     on_validation_epoch_start = on_predict_epoch_start = on_test_epoch_start

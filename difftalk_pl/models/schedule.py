@@ -29,8 +29,6 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "heun": ("HeunDiscreteScheduler", TRAILING),
     "lms": ("LMSDiscreteScheduler", TRAILING),
 }
-# These look back at steps that a start in the middle leaves out.
-ONLY_WHOLE = ("HeunDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler")
 
 
 @dataclass
@@ -158,8 +156,6 @@ def sample(
     mask: Tensor | None = None,
     eta: float = 0.0,
     generator: torch.Generator | None = None,
-    previous: Tensor | None = None,
-    start: float = 1.0,
 ) -> Tensor:
     """Denoise `noise` (B, C, h, w) in `steps` steps of a `NoiseSchedule.scheduler`.
 
@@ -169,28 +165,16 @@ def sample(
             the rest is replaced by the known latent at that step's noise level, after the last step by the known
             latent itself. It always gets the starting noise (not in the paper: the published sampler draws fresh).
         eta: 0 deterministic, 1 as random as DDPM, with fresh noise from `generator`; for DDIM only.
-        previous, start: a latent to start from, with noise added, leaving out all but this share of the steps.
 
     Raises:
         UserError: the scheduler cannot do that.
     """
-    kind = type(scheduler).__name__
-    partial = previous is not None and start < 1
-    if partial and kind in ONLY_WHOLE:
-        raise UserError(f"{kind} cannot start in the middle: leave steadiness.start at 1")
     accepted = inspect.signature(scheduler.step).parameters
     if eta and "eta" not in accepted:
-        raise UserError(f"{kind} has no eta: set eta to 0 or use ddim")
+        raise UserError(f"{type(scheduler).__name__} has no eta: set eta to 0 or use ddim")
     extra = {key: value for key, value in {"eta": eta, "generator": generator}.items() if key in accepted}
     timesteps = _timesteps(scheduler, steps, noise.device)
-    if partial:
-        skipped = len(timesteps) - max(round(start * len(timesteps)), 1)
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(skipped)
-        timesteps = timesteps[skipped:]
-        z = scheduler.add_noise(previous, noise, timesteps[:1])
-    else:
-        z = noise * scheduler.init_noise_sigma
+    z = noise * scheduler.init_noise_sigma
     for t in timesteps:
         if known is not None and mask is not None:
             z = torch.where(mask > 0.5, z, scheduler.add_noise(known, noise, t[None]))

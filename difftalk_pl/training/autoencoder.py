@@ -11,8 +11,7 @@ from torchmetrics import MeanMetric
 
 from difftalk_pl.data.dataset import Window
 from difftalk_pl.errors import UserError
-from difftalk_pl.generation.consistency import GenerationState
-from difftalk_pl.generation.steps import ClipGeneration
+from difftalk_pl.generation.steps import ClipGeneration, GenerationState
 from difftalk_pl.models.adversarial import PatchGAN, adaptive_weight, adversarial_loss, hinge_discriminator_loss
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig, Reconstruction
 from difftalk_pl.models.codebook import Codebook

@@ -14,9 +14,8 @@ from torchmetrics import MeanMetric
 
 from difftalk_pl.data.dataset import Window
 from difftalk_pl.errors import UserError
-from difftalk_pl.generation.consistency import GenerationState
 from difftalk_pl.generation.sampler import Generator, SamplerConfig, composite
-from difftalk_pl.generation.steps import ClipGeneration
+from difftalk_pl.generation.steps import ClipGeneration, GenerationState
 from difftalk_pl.models.conditioning import Condition, without_sound
 from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
@@ -146,18 +145,18 @@ class DiffusionTraining(AdamWTraining, ClipGeneration):
         generator = self.generator(steps)
         reconstructed = self.codec.decode(self.codec.encode(window["image"]))
         frames = {
-            "model": generator(window, state.of("model")),
+            "model": generator(window, state["model"]),
             "codec": composite(reconstructed, window["image"], window["mask"]),
         }
         if "other_audio" in window:
             control: Window = {**window, "audio": window["other_audio"]}
-            frames["shuffled audio"] = generator(control, state.of("shuffled audio"))
+            frames["shuffled audio"] = generator(control, state["shuffled audio"])
         return frames
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor] | None:
         """Generate the model's frames alone."""
         window = batch["window"]
-        return None if window is None else {"model": self.generator()(window, self.state)}
+        return None if window is None else {"model": self.generator()(window, self.state["model"])}
 
     def weights_hash(self) -> str:
         return weights_hash(self.difftalk.state_dict())

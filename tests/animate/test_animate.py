@@ -21,7 +21,7 @@ from difftalk_pl.animate.watermark import read_mark
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.opening import correlation, dark_opening, true_opening
-from difftalk_pl.generation.presets import choose_sampler
+from difftalk_pl.generation.sampler import choose_sampler
 from difftalk_pl.media.audio import read_audio, write_wav
 from difftalk_pl.media.video import probe, read_frames
 from difftalk_pl.media.writer import TAG, read_tags, write_video
