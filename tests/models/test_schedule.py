@@ -138,7 +138,6 @@ def test_outside_the_mask_the_network_sees_the_known_latent_at_its_noise_level(n
         ("dimm", {"steps": 3}, r"no scheduler 'dimm': choose ddim, .*dpm\+\+"),
         ("FlowMatchEulerDiscreteScheduler", {"steps": 3}, "no scheduler 'FlowMatch"),
         ("euler", {"steps": 3, "eta": 1.0}, "EulerDiscreteScheduler has no eta"),
-        ("heun", {"steps": 4, "previous": KNOWN, "start": 0.5}, "HeunDiscreteScheduler cannot start in the middle"),
     ],
 )
 def test_impossible_sampling_is_refused(name, options, message):
