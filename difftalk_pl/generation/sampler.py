@@ -136,9 +136,10 @@ class Generator:
         sampler, z_masked = self.sampler, self.codec.encode(window["masked"])
         known = {"masked": z_masked, "none": None}.get(sampler.known)
         known = self.codec.encode(window["image"]) if sampler.known == "true" else known
+        numbers = torch.as_tensor(window["frame"]).tolist()
         z = sample(
             partial(self._predict, self._condition(window, z_masked, self._encode_references(window))),
-            frame_noise(z_masked.shape[1:], window["frame"], sampler.seed, sampler.noise).to(z_masked),
+            frame_noise(z_masked.shape[1:], numbers, sampler.seed, sampler.noise).to(z_masked),
             scheduler=self.schedule.scheduler(sampler.name),
             steps=sampler.steps,
             known=known,
@@ -196,12 +197,12 @@ def sequential_groups(clips: Sequence[str]) -> list[list[int]]:
     return list(groups.values())
 
 
-def frame_noise(shape: Sequence[int], frames: Sequence[int] | Tensor, seed: int, kind: NoiseKind) -> Tensor:
+def frame_noise(shape: Sequence[int], frames: Sequence[int], seed: int, kind: NoiseKind) -> Tensor:
     """Return noise (B, 3, h, w), a function of (seed, frame) alone: no frame depends on its batch."""
     if kind == "shared":
         noise = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
         return noise.expand(len(frames), *shape).clone()
-    keys = [np.random.SeedSequence([seed, int(frame)]).generate_state(1, np.uint64)[0] >> 1 for frame in frames]
+    keys = [np.random.SeedSequence([seed, frame]).generate_state(1, np.uint64)[0] >> 1 for frame in frames]
     return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(key))) for key in keys])
 
 
