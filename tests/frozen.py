@@ -1,50 +1,21 @@
-"""Frozen TensorFlow graphs, written from the protobuf definitions, and the cell that they describe, in plain numpy."""
+"""A small frozen TensorFlow graph with the names of DeepSpeech 0.1.0, and the network it describes in plain numpy."""
 
 from pathlib import Path
 
 import numpy as np
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.util.tensor_util import make_tensor_proto
 
 CELL = "bidirectional_rnn/{}/basic_lstm_cell/{}"
 
 
-def varint(value: int) -> bytes:
-    value &= (1 << 64) - 1  # negative sizes take ten bytes
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def number(field: int, value: int) -> bytes:
-    return varint(field << 3) + varint(value)
-
-
-def message(field: int, content: bytes) -> bytes:
-    return varint(field << 3 | 2) + varint(len(content)) + content
-
-
-def attribute(key: str, value: bytes) -> bytes:
-    return message(5, message(1, key.encode()) + message(2, value))
-
-
-def node(name: str, op: str, *attributes: bytes) -> bytes:
-    return message(1, message(1, name.encode()) + message(2, op.encode()) + b"".join(attributes))
-
-
-def tensor(shape: tuple[int, ...], *content: bytes, dtype: int = 1) -> bytes:
-    sizes = b"".join(message(2, number(1, size)) for size in shape)
-    return number(1, dtype) + message(2, sizes) + b"".join(content)
-
-
-def constant(name: str, proto: bytes) -> bytes:
-    return node(name, "Const", attribute("dtype", number(6, 1)), attribute("value", message(8, proto)))
-
-
 def constants(arrays: dict[str, np.ndarray]) -> bytes:
-    return b"".join(
-        constant(name, tensor(array.shape, message(4, array.astype("<f4").tobytes()))) for name, array in arrays.items()
-    )
+    graph = GraphDef()
+    graph.node.add(name="input_node", op="Placeholder")
+    for name, array in arrays.items():
+        value = graph.node.add(name=name, op="Const").attr["value"]
+        value.tensor.CopyFrom(make_tensor_proto(array))
+    return graph.SerializeToString()
 
 
 def deepspeech_constants(hidden: int = 6, classes: int = 29, seed: int = 0) -> dict[str, np.ndarray]:
@@ -61,11 +32,8 @@ def deepspeech_constants(hidden: int = 6, classes: int = 29, seed: int = 0) -> d
 
 
 def write_deepspeech(path: Path, hidden: int = 6, classes: int = 29, seed: int = 0) -> Path:
-    """A frozen graph with the names of DeepSpeech 0.1.0, small."""
-    shape = attribute("shape", message(7, message(2, number(1, -1)) + message(2, number(1, 494))))
-    inputs = node("input_node", "Placeholder", attribute("dtype", number(6, 1)), shape)
-    ints = constant("transpose/perm", tensor((3,), message(4, np.arange(3, dtype="<i4").tobytes()), dtype=3))
-    path.write_bytes(inputs + ints + constants(deepspeech_constants(hidden, classes, seed)) + node("logits", "Reshape"))
+    arrays = deepspeech_constants(hidden, classes, seed)
+    path.write_bytes(constants({"transpose/perm": np.arange(3, dtype=np.int32), **arrays}))
     return path
 
 

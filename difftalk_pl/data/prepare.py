@@ -15,7 +15,7 @@ from pebble import ProcessExpired
 from rich.markup import escape
 
 from difftalk_pl.data.clips import create_dataset, read_index, write_index
-from difftalk_pl.data.features.kinds import SpeechModels, check_kinds
+from difftalk_pl.data.features.kinds import Kind, SpeechModels
 from difftalk_pl.data.features.stored import record_models
 from difftalk_pl.data.features.windows import FPS
 from difftalk_pl.data.make_clip import Job, Outcome, Settings, refuse, run_job
@@ -35,7 +35,7 @@ def prepare(
     sources: list[Path],
     out: Path,
     size: Literal[64, 128, 256, 512] = 256,
-    features: list[str] | str = "mfcc",
+    features: list[Kind] | Kind = "mfcc",
     workers: int = 1,
     shard: str | None = None,
     smoothing: float = 0.7,
@@ -85,7 +85,7 @@ def prepare(
         report: At the end, measure the clips and write ROOT/report/index.html with a contact sheet of each.
     """
     settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds)
-    kinds = check_kinds(features)
+    kinds = (features,) if isinstance(features, str) else tuple(features)
     models = SpeechModels(deepspeech, speech_model, speech_layer)
     chosen = take_shard(find_sources(sources, identity, names), shard)
     create_dataset(out, size)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from difftalk_pl.data.features.kinds import check_kinds
+from difftalk_pl.data.features.kinds import Kind
 from difftalk_pl.data.masks import MaskName
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.configuration import plain
@@ -31,7 +31,7 @@ def import_checkpoint(
     raw: bool = False,
     half: bool = False,
     head_width: int = published.HEAD_WIDTH,
-    features: str = "deepspeech",
+    features: Kind = "deepspeech",
     mask: MaskName = "below_nose",
     size: int | None = None,
     autoencoder: Path | None = None,
@@ -53,7 +53,6 @@ def import_checkpoint(
         size: side of the frames of a published denoiser; by default 64 times the factor of its first stage.
         autoencoder: first stage of a published denoiser whose file holds none.
     """
-    check_kinds(features)
     weights = open_weights(file, raw, head_width, autoencoder)
     if expect is not None and weights.stage != expect:
         raise UserError(f"{file}: this is {KINDS[weights.stage].title}, and {KINDS[expect].title} was expected")

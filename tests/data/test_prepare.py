@@ -167,7 +167,6 @@ def test_what_is_wrong_with_the_command_is_said_before_any_work(sources, prepare
     shutil.copyfile(sources / "short.mp4", other)
     for options, message in {
         (("size", 128),): "holds frames of 64 pixels, not 128",
-        (("features", "magic"),): "--features magic: no such kind",
         (("shard", "5/4"),): "--shard 5/4: expected I/N",
     }.items():
         with pytest.raises(UserError, match=message):

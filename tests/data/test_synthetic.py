@@ -144,7 +144,7 @@ def test_a_clip_is_a_function_of_seed_and_number(tmp_path):
     assert a == b and all(a[name] != c[name] for name in a)
 
 
-def test_a_dataset_opens_and_is_continued(tmp_path):
+def test_a_dataset_opens_and_is_continued_by_the_same_clips_only(tmp_path):
     synthesize(tmp_path, clips=1, seconds=1.0, workers=1)
     stamp = (tmp_path / "clips/synthetic_000/video.mp4").stat().st_mtime_ns
     synthesize(tmp_path, clips=2, seconds=1.0, workers=1)
@@ -157,10 +157,6 @@ def test_a_dataset_opens_and_is_continued(tmp_path):
     assert len(reader) == 25
     error = np.stack([reader[k] - frame.astype(float) for k, frame in enumerate(drawn.frames(64))])
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 30  # chroma is halved in H.264
-
-
-def test_other_clips_are_not_taken_over(tmp_path):
-    synthesize(tmp_path, clips=1, seconds=1.0, workers=1)
     with pytest.raises(UserError, match=r"synthetic_000.*--out"):
         synthesize(tmp_path, clips=1, seconds=1.0, workers=1, seed=1)
     with pytest.raises(UserError, match="64 pixels"):

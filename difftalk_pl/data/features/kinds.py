@@ -4,23 +4,24 @@ A new kind is a module with a function `open_kind(kind, models)`, entered in MOD
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from difftalk_pl.data.features.windows import FPS, RATE, STEP, STEPS_PER_FRAME
-from difftalk_pl.errors import UserError
 
 MODULES = {
     "deepspeech": "difftalk_pl.data.features.deepspeech",
     "wav2vec2": "difftalk_pl.data.features.huggingface",
     "hubert": "difftalk_pl.data.features.huggingface",
 }
-KINDS = "mfcc", *MODULES
+Kind = Literal["mfcc", "deepspeech", "wav2vec2", "hubert"]
+KINDS = get_args(Kind)
 COEFFICIENTS = 26  # of MFCC
 WINDOW = 400  # samples that a step of MFCC takes, 25 ms
 PIECE = 3000  # steps of MFCC that are computed at once
@@ -73,14 +74,6 @@ class SpeechModels:
     speech_model: str | None = None
     speech_layer: int | None = None
     device: str = "auto"
-
-
-def check_kinds(features: Sequence[str] | str) -> tuple[str, ...]:
-    """Return the value of --features as a tuple. Raises UserError for an unknown kind."""
-    kinds = (features,) if isinstance(features, str) else tuple(features)
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise UserError(f"--features {unknown[0]}: no such kind; expected {', '.join(KINDS)}")
-    return kinds
 
 
 @lru_cache

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from difftalk_pl.data.clips import Clip, open_clips, record_files
-from difftalk_pl.data.features.kinds import FeatureModel, SpeechModels, check_kinds, open_features
+from difftalk_pl.data.features.kinds import FeatureModel, Kind, SpeechModels, open_features
 from difftalk_pl.errors import UserError
 from difftalk_pl.files import replacing, write_json
 from difftalk_pl.progress import progress_bar
@@ -24,7 +24,7 @@ RECORD = "features.json"
 
 def add_features(
     data: Path,
-    features: list[str],
+    features: list[Kind],
     deepspeech: Path | None = None,
     speech_model: str | None = None,
     speech_layer: int | None = None,
@@ -40,15 +40,15 @@ def add_features(
         speech_model: folder or hub name of the network for wav2vec2 or hubert.
         speech_layer: layer of that network whose output is taken; the last by default.
     """
-    kinds, models = check_kinds(features), SpeechModels(deepspeech, speech_model, speech_layer)
+    models = SpeechModels(deepspeech, speech_model, speech_layer)
     clips, failed = open_clips(data), 0
-    record_models(data, kinds, models)
+    record_models(data, features, models)
     with progress_bar() as bar:
         for clip in bar.track(clips, description="clips"):
             try:
-                add_missing(clip, kinds, models)
+                add_missing(clip, features, models)
             except (UserError, OSError) as error:
-                log.warning("%s: no %s: %s", clip.name, " or ".join(kinds), error)
+                log.warning("%s: no %s: %s", clip.name, " or ".join(features), error)
                 failed += 1
     if failed:
         raise UserError(f"{data}: {failed} of {len(clips)} clips failed, as logged above")
