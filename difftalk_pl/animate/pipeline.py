@@ -19,14 +19,14 @@ from difftalk_pl.animate.interpolate import interpolate
 from difftalk_pl.animate.paste import paste
 from difftalk_pl.animate.watermark import Watermark
 from difftalk_pl.callbacks.sheets import contact_sheet, save_picture
-from difftalk_pl.data.clips import SAMPLES_PER_FRAME
+from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
 from difftalk_pl.data.dataset import GENERATION, WindowDataset
-from difftalk_pl.data.driven import DrivenClip, back_and_forth
+from difftalk_pl.data.driven import Driving, back_and_forth
 from difftalk_pl.data.features.kinds import FeatureKind, SpeechModels, open_features
 from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.measures import CELL, draw_overlay
-from difftalk_pl.data.references import ReferenceRule, read_face
+from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError
 from difftalk_pl.faces.track import follow_face
@@ -180,26 +180,27 @@ class TalkingHeadPipeline:
         folder = tempfile.TemporaryDirectory(prefix="difftalk_pl_")
         clip = cut_clip(source.frames(len(path.usable)), path, self.weights.data.size, Path(folder.name))
         places = np.where(path.usable, np.cumsum(path.usable) - 1, -1)  # of the source's frames in the clip
-        windows = self._windows(DrivenClip.drive(clip, speech, places[order], source.fps), sampler)
+        windows = self._windows(clip, Driving(speech, places[order], source.fps), sampler)
         squares = partial(draw, generator, windows, device=self.device, batch_size=batch_size, workers=workers)
         about = {"generated": True, "by": f"difftalk_pl {__version__}", "model": self.weights.hash, "fps": source.fps}
         about["mask"] = self.weights.data.mask
         about["sampler"] = asdict(sampler) | {"reference": Path(sampler.reference).name}  # no folders of this machine
         return TalkingVideo(source, Path(audio), order, path, squares, about, folder)
 
-    def _windows(self, clip: DrivenClip, sampler: SamplerConfig) -> WindowDataset:
+    def _windows(self, clip: Clip, driving: Driving, sampler: SamplerConfig) -> WindowDataset:
         policy = sampler.policy
-        gap = ReferenceRule().min_gap if policy.frames == "each" else 0  # the sound is another: nothing to give away
+        gap = ReferenceRule().min_gap if policy.source == "each" else 0  # the sound is another: nothing to give away
         return WindowDataset(
             [clip],
             GENERATION,
             mask=MaskPolicy(self.weights.data.mask),  # type: ignore[arg-type]
             features=self.weights.data.features,
-            reference=ReferenceRule(gap, lenient=True, source=policy.frames),
+            reference=ReferenceRule(gap, lenient=True, source=policy.source),
             seed=sampler.seed,
             fixed=True,
             smoothing=self.difftalk.config.conditioning.smoothing,
-            picture=None if policy.file is None else read_face(policy.file, self.weights.data.size),
+            picture=policy.picture(self.weights.data.size),
+            driving=driving,
         )
 
 

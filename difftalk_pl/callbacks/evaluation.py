@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.loggers import WandbLogger
 
 from difftalk_pl.data.features.windows import FPS
-from difftalk_pl.data.lip_sync import SyncCrop
+from difftalk_pl.data.sync import SyncCrop
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.clip_scores import ClipScores
 from difftalk_pl.evaluation.judge import Judge, Measuring

@@ -63,23 +63,6 @@ class Clip:
         return self.root / "clips" / self.name
 
     @property
-    def pool(self) -> int:
-        """Return how many frames references are drawn from."""
-        return self.frames
-
-    @property
-    def pool_landmarks(self) -> np.ndarray:
-        return self.landmarks
-
-    def source_frame(self, frame: int) -> int:
-        """Return where in the pool a frame lies."""
-        return frame
-
-    def moment(self, frame: int) -> float:
-        """Return when a frame is shown, in frames of 1/25 s of the audio."""
-        return frame
-
-    @property
     def landmarks(self) -> np.ndarray:
         """Map the landmarks, (T, 68, 2) float32, fractions of the frame's side."""
         return _open_array(self.folder / "landmarks.npy", (self.frames, 68, 2))
@@ -102,9 +85,9 @@ class Clip:
     def reader(self) -> FrameReader:
         """Open the video's frames by number. Raises UserError if there are not as many as the clip has."""
         reader = FrameReader(self.folder / "video.mp4")
-        if len(reader) != self.pool:
+        if len(reader) != self.frames:
             reader.close()
-            raise UserError(f"{reader.path}: {len(reader)} frames, expected {self.pool}; prepare its clip again")
+            raise UserError(f"{reader.path}: {len(reader)} frames, expected {self.frames}; prepare its clip again")
         return reader
 
     def info(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """HDTFDataModule: which clips train, validate and test, and the loaders of their windows."""
 
 import logging
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from difftalk_pl.data.dataset import (
     MASKED_FRAME,
     TRAINING,
     ClipBatches,
+    Part,
     WindowDataset,
 )
 from difftalk_pl.data.features.kinds import FeatureModel
@@ -25,10 +26,10 @@ from difftalk_pl.data.features.windows import AROUND, FPS
 from difftalk_pl.data.latents import LatentCache
 from difftalk_pl.data.masks import MaskName, MaskPolicy
 from difftalk_pl.data.quality import keep_clips
-from difftalk_pl.data.references import ReferencePolicy, ReferenceRule, read_face
+from difftalk_pl.data.references import ReferencePolicy, ReferenceRule
 from difftalk_pl.data.sampler import WindowSampler
 from difftalk_pl.data.splits import Split
-from difftalk_pl.data.sync import SyncData, SyncWindows
+from difftalk_pl.data.sync import ClipPart, SyncData, SyncWindows
 from difftalk_pl.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Loading:
-    """How windows become batches.
+    """How windows become batches; sizes are windows a step and process.
 
     Args:
-        batch_size: windows a step and process.
-        eval_batch_size: windows a step in validation and test.
+        batch_size: in training.
+        eval_batch_size: in validation and test.
         workers: loader processes of each process.
     """
 
@@ -117,83 +118,66 @@ class HDTFDataModule(L.LightningDataModule):
         self.sides = {side: keep_clips(self.root, clips, self.keep) for side, clips in sides.items()}
         log.info("clips: %s", ", ".join(f"{side} {len(clips)}" for side, clips in self.sides.items()))
         if self.contents == "sync":
-            self._open_sync(stage)
+            self.windows = self._sync_windows(stage)
             return
         if stage == "predict" and self.contents == "frames":
             raise UserError("predict needs a diffusion model (stage 2); test shows what an autoencoder reconstructs")
-        needed = {"fit": "train", "validate": "val"}.get(stage, "test")
+        needed, evaluated = {"fit": ("train", "val"), "validate": ("val", "val")}.get(stage, ("test", "test"))
         if not self.sides[needed]:
             raise UserError(f"{self.root}: no clip on the {needed} side; change data.split")
-        evaluated = "val" if stage in ("fit", "validate") else "test"
         if self.contents != "frames":
             self._check_features([*self.sides[needed], *self.sides[evaluated]])
         losses = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ())
-        self.windows = {side: self._open_losses(side) for side in losses if self.sides[side]}
+        self.windows = {side: self._loss_windows(side) for side in losses if self.sides[side]}
         clips, frames = self.sides[evaluated], self.frames_per_clip[evaluated]
         if stage == "fit":
             clips, frames = clips[: self.val_clips], max(round(self.val_seconds * FPS), 1)
-        self.evaluated = self._open_whole(clips, frames, stage in ("validate", "test")) if clips else None
+        self.evaluated = self._whole_clips(clips, frames, stage in ("validate", "test")) if clips else None
 
-    def _open_sync(self, stage: str) -> None:
+    def _sync_windows(self, stage: str) -> dict[str, WindowDataset | SyncWindows]:
+        train, val, held_out = self.sides["train"], self.sides["val"], self.sync.holdout_seconds > 0
         if stage not in ("fit", "validate"):
             raise UserError(f"{stage} is not for a SyncNet: validate tells its accuracy; score and test judge with it")
-        train, val, held_out = self.sides["train"], self.sides["val"], self.sync.holdout_seconds > 0
         if held_out and val:
             raise UserError("data.sync.holdout_seconds takes the place of validation clips: set data.split.val 0")
-        self.windows = {}
+        windows: dict[str, WindowDataset | SyncWindows] = {}
         if stage == "fit":
-            self.windows["train"] = SyncWindows(train, self.sync, "first", self.seed)
-        if held_out:
-            self.windows["val"] = SyncWindows(train, self.sync, "last", self.seed, fixed=True)
-        elif val:
-            self.windows["val"] = SyncWindows(val, self.sync, "all", self.seed, fixed=True)
-
-    def _open_losses(self, side: str) -> WindowDataset:
-        parts = {"frames": FRAME, "latents": TRAINING, "images": GENERATION}[self.contents]
-        latents = self._latents(self.sides[side]) if "latents" in parts else None
-        frames, fixed = self.frames_per_clip[side], side != "train"
-        return self._open(self.sides[side], parts, self.rule, frames, latents=latents, fixed=fixed)
-
-    def _open_whole(self, clips: list[Clip], frames: int | None, control: bool) -> WindowDataset:
-        """A frame without a reference far enough away takes the furthest one."""
-        parts = MASKED_FRAME if self.contents == "frames" else EVALUATION if control else GENERATION
-        policy = ReferencePolicy.parse(self.reference)
-        rule = ReferenceRule(self.rule.min_gap, lenient=True, source=policy.frames)
-        picture = None if policy.file is None else read_face(policy.file, self.frame_size)
-        return self._open(clips, parts, rule, frames, picture=picture, fixed=True)
-
-    def _open(
-        self, clips: list[Clip], parts: Any, rule: ReferenceRule, frames: int | None, **own: Any
-    ) -> WindowDataset:
-        shared: dict[str, Any] = {
-            "mask": self.mask,
-            "features": self.features,
-            "seed": self.seed,
-            "smoothing": self.smoothing,
-        }
-        return WindowDataset(clips, parts, reference=rule, frames_per_clip=frames, **shared, **own)
+            windows["train"] = SyncWindows(train, self.sync, "first", self.seed)
+        if held_out or val:
+            part: ClipPart = "last" if held_out else "all"
+            windows["val"] = SyncWindows(train if held_out else val, self.sync, part, self.seed, fixed=True)
+        return windows
 
     def _check_features(self, clips: list[Clip]) -> None:
-        """Only the first readable file is opened: a damaged clip costs itself alone, later."""
         check_features(self.root, clips, self.features)
-        for clip in clips:
-            with suppress(UserError):
-                channels = clip.features(self.features).shape[1]
-                break
-        else:
-            return
+        channels = clips[0].features(self.features).shape[1]
         if self.audio_channels not in (None, channels):
             raise UserError(
                 f"data.features {self.features} has {channels} channels, model.difftalk.conditioning.audio_channels is "
                 f"{self.audio_channels}: set it to {channels}"
             )
 
-    def _latents(self, clips: list[Clip]) -> LatentCache:
-        if self.codec is None:
-            raise UserError("data.contents latents: the model has no autoencoder whose latents could be read")
-        cache = LatentCache(self.root, self.codec, self.mask.name)
-        cache.check(clips)
-        return cache
+    def _loss_windows(self, side: str) -> WindowDataset:
+        clips, cache = self.sides[side], None
+        if self.contents == "latents":
+            if self.codec is None:
+                raise UserError("data.contents latents: the model has no autoencoder whose latents could be read")
+            cache = LatentCache(self.root, self.codec, self.mask.name)
+            cache.check(clips)
+        parts = {"frames": FRAME, "latents": TRAINING, "images": GENERATION}[self.contents]
+        options = {"latents": cache, "reference": self.rule, "fixed": side != "train"}
+        return self._open(clips, parts, self.frames_per_clip[side], **options)
+
+    def _whole_clips(self, clips: list[Clip], frames: int | None, control: bool) -> WindowDataset:
+        """A frame without a reference far enough away takes the furthest one."""
+        parts = MASKED_FRAME if self.contents == "frames" else EVALUATION if control else GENERATION
+        policy = ReferencePolicy.parse(self.reference)
+        rule = ReferenceRule(self.rule.min_gap, lenient=True, source=policy.source)
+        return self._open(clips, parts, frames, reference=rule, picture=policy.picture(self.frame_size), fixed=True)
+
+    def _open(self, clips: list[Clip], parts: Sequence[Part], frames: int | None, **options: Any) -> WindowDataset:
+        common: dict[str, Any] = {"mask": self.mask, "features": self.features, "smoothing": self.smoothing}
+        return WindowDataset(clips, parts, frames_per_clip=frames, seed=self.seed, **common, **options)
 
     @property
     def frame_size(self) -> int:
@@ -207,49 +191,47 @@ class HDTFDataModule(L.LightningDataModule):
         return [] if windows is None else [(clip, len(windows.indices(n))) for n, clip in enumerate(windows.clips)]
 
     def train_dataloader(self) -> DataLoader:
-        windows, size = self.windows["train"], self.loading.batch_size
+        """Return the loader of training, from the batch after the last one that an interrupted epoch has used."""
+        windows, size, trainer = self.windows["train"], self.loading.batch_size, self.trainer
         sampler = WindowSampler(len(windows), self.seed, *self._rank())
         loader = self._loader(windows, sampler, size, drop_last=len(sampler) > size)
-        if self.trainer is not None:
-            sampler.set_epoch(self.trainer.current_epoch)
-            if self.trainer.fit_loop.restarting:
-                self._skip_used_batches(sampler, len(loader))
+        if trainer is None:
+            return loader
+        sampler.set_epoch(trainer.current_epoch)
+        loop: Any = trainer.fit_loop
+        if loop.restarting:  # `processed` and not `ready`: an interrupted batch has not been used
+            used = loop.epoch_loop.batch_progress.current.processed
+            if used < len(loader):
+                sampler.skip = used * size
+            else:
+                sampler.set_epoch(loop.epoch_progress.current.started)
         return loader
-
-    def _skip_used_batches(self, sampler: WindowSampler, batches: int) -> None:
-        """Continue where the interrupted epoch stopped, or with the next epoch if none of it is left.
-
-        `processed` and not `ready`: a batch that Ctrl-C or an error interrupted has not been used.
-        """
-        loop: Any = self.trainer.fit_loop  # type: ignore[union-attr]
-        used = loop.epoch_loop.batch_progress.current.processed
-        if used < batches:
-            sampler.skip = used * self.loading.batch_size
-        else:
-            sampler.set_epoch(loop.epoch_progress.current.started)
 
     def val_dataloader(self) -> list[DataLoader]:
         """Return the loader of the loss, and that of whole clips unless there are none to generate."""
         if "val" not in self.windows:
             return []
-        windows, (rank, world_size) = self.windows["val"], self._rank()
-        loss = self._loader(windows, range(rank, len(windows), world_size), self.loading.eval_batch_size)
+        windows, (rank, ranks) = self.windows["val"], self._rank()
+        loss = self._loader(windows, range(rank, len(windows), ranks), self.loading.eval_batch_size)
         return [loss] if self.evaluated is None else [loss, self.test_dataloader()]
 
     def test_dataloader(self) -> DataLoader:
-        """Return the loader of whole clips. One worker at most, so that it knows which clips have failed."""
-        assert self.evaluated is not None
-        size = self.loading.eval_batch_size
-        batches = ClipBatches.of_rank(self.evaluated, *self._rank(), size, size if self.sequential else 1)
-        return DataLoader(batches, batch_size=None, num_workers=min(self.loading.workers, 1))
+        """Return the loader of whole clips: every ranks-th clip, in equally many batches on all ranks.
 
-    def predict_dataloader(self) -> DataLoader:
-        return self.test_dataloader()
+        One worker at most, so that it knows which clips have failed.
+        """
+        windows, size, (rank, ranks) = self.evaluated, self.loading.eval_batch_size, self._rank()
+        assert windows is not None
+        dealt = [range(first, len(windows.clips), ranks) for first in range(ranks)]
+        batches = [ClipBatches(windows, clips, size, size if self.sequential else 1) for clips in dealt]
+        batches[rank].length = max(map(len, batches))
+        return DataLoader(batches[rank], batch_size=None, num_workers=min(self.loading.workers, 1))
+
+    predict_dataloader = test_dataloader
 
     def _loader(self, windows: Any, sampler: Any, batch_size: int, drop_last: bool = False) -> DataLoader:
-        workers = self.loading.workers
-        options = {"num_workers": workers, "persistent_workers": workers > 0}
-        return DataLoader(windows, batch_size, sampler=sampler, drop_last=drop_last, **options)  # type: ignore[arg-type]
+        workers: Any = {"num_workers": self.loading.workers, "persistent_workers": self.loading.workers > 0}
+        return DataLoader(windows, batch_size, sampler=sampler, drop_last=drop_last, **workers)
 
     def _rank(self) -> tuple[int, int]:
         """Rank and number of processes."""

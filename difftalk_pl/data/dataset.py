@@ -13,8 +13,9 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from difftalk_pl.data.clips import Clip
+from difftalk_pl.data.driven import Driving
 from difftalk_pl.data.features.windows import AROUND, FPS, smoothing_windows
-from difftalk_pl.data.latents import LatentCache, read_latents
+from difftalk_pl.data.latents import LatentCache
 from difftalk_pl.data.masks import MaskPolicy, hide
 from difftalk_pl.data.pixels import to_network
 from difftalk_pl.data.references import ReferenceRule
@@ -41,9 +42,9 @@ class Window(TypedDict, total=False):
     masked: torch.Tensor  # (3, H, W), 0 where hidden
     reference: torch.Tensor  # (3, H, W)
     mask: torch.Tensor  # (1, H, W), 1 where hidden and generated
-    z: torch.Tensor  # (3, h, w), latents before quantisation
-    z_masked: torch.Tensor  # (3, h, w)
-    z_reference: torch.Tensor  # (3, h, w)
+    z: torch.Tensor  # (3, h, w) float16, as cached: latents before quantisation
+    z_masked: torch.Tensor  # (3, h, w) float16
+    z_reference: torch.Tensor  # (3, h, w) float16
     audio: torch.Tensor  # (8, 16, C), frames i-4 … i+3 unless `smoothing` says otherwise
     other_audio: torch.Tensor  # (8, 16, C), of another moment of the clip: the control of an evaluation
     landmarks: torch.Tensor  # (39, 2), fractions of the side, no mouth
@@ -64,16 +65,13 @@ class _OpenClip:
     """One clip's files as one process has them open."""
 
     def __init__(self, clip: Clip, windows: "WindowDataset") -> None:
-        self.clip, self.landmarks = clip, clip.pool_landmarks
-        self.features = None if windows.features is None else clip.features(windows.features)
-        self.latents = None if windows.latents is None else windows.latents.open(clip)
+        self.landmarks, self.features, self.latents = clip.landmarks, None, None
+        if windows.parts & {"audio", "other_audio"}:
+            self.features = windows.driving.speech if windows.driving else clip.features(windows.features)
+        if windows.latents is not None:
+            self.latents = windows.latents.open(clip)
         self.video = clip.reader() if "image" in windows.parts else None
-        self.scores: np.ndarray | None = None  # of all frames as references, where there is one for all
-
-    def image(self, frame: int) -> np.ndarray:
-        """(3, H, W) float32 in [-1, 1]."""
-        assert self.video is not None
-        return to_network(self.video[frame])
+        self.scores = windows.rule.scores(self.landmarks, windows.seed, clip.name)
 
 
 class WindowDataset(Dataset):
@@ -91,6 +89,7 @@ class WindowDataset(Dataset):
         frames_per_clip: only the first targets of every clip.
         smoothing: frames before and after the target whose audio windows are given.
         picture: (H, W, 3) uint8, the reference of all windows in place of a frame.
+        driving: other audio for the one clip; frames are then those of the result. Needs a lenient reference rule.
 
     Raises:
         UserError: no clip is long enough; or, when a window is read, a file is missing or damaged.
@@ -101,27 +100,27 @@ class WindowDataset(Dataset):
         clips: Sequence[Clip],
         parts: Sequence[Part],
         *,
-        mask: MaskPolicy | None = None,
+        mask: MaskPolicy = MaskPolicy(),
         features: str = "mfcc",
         latents: LatentCache | None = None,
-        reference: ReferenceRule | None = None,
+        reference: ReferenceRule = ReferenceRule(),
         seed: int = 0,
         fixed: bool = False,
         frames_per_clip: int | None = None,
         smoothing: tuple[int, int] = AROUND,
         picture: np.ndarray | None = None,
+        driving: Driving | None = None,
     ) -> None:
-        self.parts = frozenset(parts)
-        self.mask, self.rule = mask or MaskPolicy(), reference or ReferenceRule()
-        self.features = features if self.parts & {"audio", "other_audio"} else None
-        self.latents = latents if "latents" in self.parts else None
+        self.parts, self.mask, self.features, self.rule = frozenset(parts), mask, features, reference
+        self.latents, self.driving = latents, driving
         self.seed, self.fixed, self.smoothing = seed, fixed, smoothing
         self.picture = None if picture is None else to_network(picture)
         self.has_reference = bool(self.parts & {"reference", "latents"})
-        targets = [self.rule.targets(clip.frames) if self.has_reference else clip.frames for clip in clips]
+        lengths = [clip.frames for clip in clips] if driving is None else [len(driving.shown)]
+        targets = [reference.targets(frames) if self.has_reference else frames for frames in lengths]
         self.clips = [clip for clip, count in zip(clips, targets, strict=True) if count]
         if short := [f"{clip.name} ({clip.frames} frames)" for clip, n in zip(clips, targets, strict=True) if not n]:
-            log.warning("not used, no two frames %d apart: %s", self.rule.min_gap, ", ".join(short))
+            log.warning("not used, no two frames %d apart: %s", reference.min_gap, ", ".join(short))
         if not self.clips:
             raise UserError(f"no clip to read: {len(clips)} given, of which {len(short)} are too short for references")
         self.ends = np.cumsum([min(count, frames_per_clip or count) for count in targets if count])
@@ -137,52 +136,38 @@ class WindowDataset(Dataset):
 
     def __getitem__(self, draw: int | Draw) -> Window:
         index, epoch = draw if isinstance(draw, Draw) else (draw, 0)
-        if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
         number = int(np.searchsorted(self.ends, index, side="right"))
-        offset = index - self.indices(number).start
-        frame = self.rule.target(self.clips[number].frames, offset) if self.has_reference else offset
+        frames = self.clips[number].frames
+        frame = index - (int(self.ends[number - 1]) if number else 0)
+        frame = self.rule.target(frames, frame) if self.has_reference else frame
         return self.window(number, frame, 0 if self.fixed else epoch)
 
     def window(self, number: int, frame: int, epoch: int = 0) -> Window:
         """Read the window of a frame of the clip with this number."""
-        files = self._open(number)
-        clip, shown = files.clip, files.clip.source_frame(frame)
+        files, clip, driving = self._open(number), self.clips[number], self.driving
+        shown = frame if driving is None else int(driving.shown[frame])
         random = np.random.default_rng([self.seed, epoch, zlib.crc32(clip.name.encode()), frame])
         window: Window = {"clip": clip.name, "frame": frame}
         if self.has_reference:
-            window["reference_frame"] = self._reference(files, shown, random)
-        if "image" in self.parts:
+            chosen = self.picture is None
+            window["reference_frame"] = self.rule.choose(shown, clip.frames, random, files.scores) if chosen else -1
+        if files.video is not None:
             self._add_images(window, files, shown)
         if files.latents is not None:
-            latents = read_latents(files.latents, frame, window["reference_frame"])
-            window["z"], window["z_masked"], window["z_reference"] = map(torch.from_numpy, latents)
+            self._add_latents(window, files)
         if "landmarks" in self.parts:
-            points = files.landmarks[shown][list(LANDMARKS_WITHOUT_MOUTH)]
-            window["landmarks"] = torch.from_numpy(np.array(points))
+            window["landmarks"] = torch.from_numpy(files.landmarks[shown][list(LANDMARKS_WITHOUT_MOUTH)])
         if files.features is not None:
-            window["audio"] = self._audio(files, frame)
-        if "other_audio" in self.parts:
-            other = ReferenceRule(min_gap=FPS, lenient=True).draw(frame, clip.frames, random)
-            window["other_audio"] = self._audio(files, other)
+            moment = frame if driving is None or driving.fps == FPS else frame * FPS / driving.fps
+            window["audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(moment), self.smoothing))
+        if files.features is not None and "other_audio" in self.parts:
+            other = ReferenceRule(min_gap=FPS, lenient=True).choose(frame, clip.frames, random)
+            window["other_audio"] = torch.from_numpy(smoothing_windows(files.features, np.array(other), self.smoothing))
         return window
 
-    def _audio(self, files: _OpenClip, frame: int) -> torch.Tensor:
-        assert files.features is not None
-        return torch.from_numpy(smoothing_windows(files.features, np.array(files.clip.moment(frame)), self.smoothing))
-
-    def _reference(self, files: _OpenClip, frame: int, random: np.random.Generator) -> int:
-        clip = files.clip
-        if self.picture is not None:
-            return -1
-        if self.rule.source == "each":
-            return self.rule.draw(frame, clip.pool, random)
-        if files.scores is None:
-            files.scores = self.rule.scores(clip.pool_landmarks, self.seed, clip.name)
-        return self.rule.best(frame, files.scores)
-
     def _add_images(self, window: Window, files: _OpenClip, shown: int) -> None:
-        image = files.image(shown)
+        assert files.video is not None
+        image = to_network(files.video[shown])
         window["image"] = torch.from_numpy(image)
         if "mask" in self.parts:
             landmarks = np.array(files.landmarks[shown])
@@ -191,8 +176,23 @@ class WindowDataset(Dataset):
             window["mask"] = torch.from_numpy(mask[None].astype(np.float32))
             window["all_landmarks"] = torch.from_numpy(landmarks)
         if "reference" in self.parts:
-            picture = files.image(window["reference_frame"]) if self.picture is None else self.picture
+            chosen = self.picture is None
+            picture = to_network(files.video[window["reference_frame"]]) if chosen else self.picture
             window["reference"] = torch.from_numpy(picture)
+
+    def _add_latents(self, window: Window, files: _OpenClip) -> None:
+        """Read by position and not through the mapping.
+
+        At random places a mapping reads ahead, up to 8 MiB for 24 KiB on some machines, and what it has read counts as
+        the process's memory.
+        """
+        latents, frame = files.latents, window["frame"]
+        assert latents is not None
+        rows = np.empty((3, *latents.shape[2:]), latents.dtype)
+        with open(latents.filename, "rb", buffering=0) as file:  # type: ignore[arg-type]
+            for row, place in zip(rows, (frame, latents.shape[1] + frame, window["reference_frame"]), strict=True):
+                os.preadv(file.fileno(), [row.data], latents.offset + place * row.nbytes)
+        window["z"], window["z_masked"], window["z_reference"] = torch.from_numpy(rows)
 
     def _open(self, number: int) -> _OpenClip:
         if self._process != os.getpid():  # decoders must not be shared with the process that forked this one
@@ -200,9 +200,7 @@ class WindowDataset(Dataset):
         if number not in self._files:
             self._files[number] = _OpenClip(self.clips[number], self)
             if len(self._files) > OPEN_CLIPS:
-                oldest = self._files.popitem(last=False)[1]
-                if oldest.video is not None:
-                    oldest.video.close()
+                self._files.popitem(last=False)
         self._files.move_to_end(number)
         return self._files[number]
 
@@ -229,47 +227,32 @@ class ClipBatches(Dataset):
 
     def __init__(self, windows: WindowDataset, clips: Sequence[int], batch_size: int, together: int = 1) -> None:
         self.windows, self.batch_size, self.length = windows, batch_size, 1
-        self.groups = [clips[start : start + together] for start in range(0, len(clips), together)]
-        frames = [sum(len(windows.indices(clip)) for clip in group) for group in self.groups]
-        self.ends = np.cumsum([-(-count // batch_size) for count in frames], dtype=int)
-        self._group, self._failed = -1, set[str]()
-
-    @classmethod
-    def of_rank(
-        cls, windows: WindowDataset, rank: int, world_size: int, batch_size: int, together: int
-    ) -> "ClipBatches":
-        """Take every world_size-th clip. All ranks get equally many batches, so that their collectives match."""
-        dealt = [range(each, len(windows.clips), world_size) for each in range(world_size)]
-        shards = [cls(windows, clips, batch_size, together) for clips in dealt]
-        shards[rank].length = max(map(len, shards))
-        return shards[rank]
+        groups = [clips[start : start + together] for start in range(0, len(clips), together)]
+        frames = [sum(len(windows.indices(clip)) for clip in group) for group in groups]
+        self.places = [(g, i) for g, count in zip(groups, frames, strict=True) for i in range(0, count, batch_size)]
+        self._group: Sequence[int] | None = None
+        self._failed: set[int] = set()
 
     def __len__(self) -> int:
-        return int(max([self.length, *self.ends[-1:]]))
+        return max(self.length, len(self.places))
 
     def __getitem__(self, item: int) -> ClipBatch:
-        if not 0 <= item < len(self):
+        if item >= len(self):
             raise IndexError(f"batch {item} of {len(self)}")
-        group = int(np.searchsorted(self.ends, item, side="right"))
-        if group == len(self.groups):
+        if item >= len(self.places):
             return {"window": None, "failed": {}}
-        number = item - (int(self.ends[group - 1]) if group else 0)
-        if group != self._group or number == 0:
-            self._start(group)
-        rows, failed = [], dict[str, str]()
-        for name, index in self._order[number * self.batch_size : (number + 1) * self.batch_size]:
-            if name in self._failed:
-                continue
+        group, first = self.places[item]
+        if group is not self._group or first == 0:  # a worker's first batch may be in the middle
+            columns = [[(clip, index) for index in self.windows.indices(clip)] for clip in group]
+            self._order = [one for row in zip_longest(*columns) for one in row if one is not None]
+            self._group, self._failed = group, set()
+        rows, failed = {}, dict[str, str]()
+        for clip, index in self._order[first : first + self.batch_size]:
             try:
-                rows.append(self.windows[index])
+                if clip not in self._failed:
+                    rows[index] = self.windows[index]
             except (UserError, OSError) as error:
-                failed[name] = reason_of(error)
-                self._failed.add(name)
-        rows = [row for row in rows if row["clip"] not in failed]
-        return {"window": default_collate(rows) if rows else None, "failed": failed}
-
-    def _start(self, group: int) -> None:
-        """List the windows of a group of clips in their order, (clip's name, index)."""
-        self._group, self._failed = group, set()
-        columns = [[(self.windows.clips[n].name, i) for i in self.windows.indices(n)] for n in self.groups[group]]
-        self._order = [one for row in zip_longest(*columns) for one in row if one is not None]
+                failed[self.windows.clips[clip].name] = reason_of(error)
+                self._failed.add(clip)
+        kept = [row for row in rows.values() if row["clip"] not in failed]
+        return {"window": default_collate(kept) if kept else None, "failed": failed}

@@ -3,7 +3,6 @@
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -12,8 +11,7 @@ from difftalk_pl.errors import UserError
 from difftalk_pl.faces.crop import crop_square, cut_frame
 from difftalk_pl.faces.track import follow_face
 
-Source = Literal["each", "random", "widest"]
-SOURCES: tuple[Source, ...] = ("each", "random", "widest")
+SOURCES = ("each", "random", "widest")
 PROGRESSIVE = "progressive"
 UPPER_LIP, LOWER_LIP = (61, 62, 63), (67, 66, 65)  # inner contours, facing points
 EYES = (36, 45)  # outer corners
@@ -44,15 +42,9 @@ class ReferencePolicy:
             raise UserError(f"reference {text!r}: expected {expected}")
         return cls(source, progressive)
 
-    @property
-    def file(self) -> Path | None:
-        """The picture, if the source is one."""
-        return None if self.source in SOURCES else Path(self.source)
-
-    @property
-    def frames(self) -> Source:
-        """The source among frames of the clip; `random` beside a picture, which needs none."""
-        return "random" if self.file else self.source  # type: ignore[return-value]
+    def picture(self, size: int) -> np.ndarray | None:
+        """Read the face of the source's picture, (size, size, 3) uint8; None if frames of the clip are the source."""
+        return None if self.source in SOURCES else read_face(Path(self.source), size)
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ class ReferenceRule:
 
     min_gap: int = 60
     lenient: bool = False
-    source: Source = "each"
+    source: str = "each"
 
     def __post_init__(self) -> None:
         if self.min_gap < (0 if self.lenient else 1):
@@ -82,43 +74,31 @@ class ReferenceRule:
         missing = max(2 * self.min_gap - frames, 0)
         return number if self.lenient or number < frames - self.min_gap else number + missing
 
-    def draw(self, frame: int, frames: int, random: np.random.Generator) -> int:
-        """Draw one of the frames at least `min_gap` away, uniformly."""
-        before, after = self._allowed(frame, frames)
+    def choose(self, frame: int, frames: int, random: np.random.Generator, scores: np.ndarray | None = None) -> int:
+        """Return one of the frames at least `min_gap` away: the one of highest score, or a uniform draw without scores.
+
+        Where there is none, the furthest frame, which happens only to a lenient rule.
+        """
+        before, after = max(frame - self.min_gap + 1, 0), max(frames - frame - self.min_gap, 0)
         if before + after == 0:
-            return self._furthest(frame, frames)
+            return 0 if frame >= frames / 2 else frames - 1
+        if scores is not None:
+            allowed = np.r_[np.arange(before), np.arange(frames - after, frames)]
+            return int(allowed[np.argmax(scores[allowed])])
         number = int(random.integers(before + after))
         return number if number < before else frame + self.min_gap + number - before
 
-    def best(self, frame: int, scores: np.ndarray) -> int:
-        """Return the frame with the highest score at least `min_gap` away: one for nearly all frames of a clip."""
-        before, after = self._allowed(frame, len(scores))
-        if before + after == 0:
-            return self._furthest(frame, len(scores))
-        allowed = np.r_[np.arange(before), np.arange(len(scores) - after, len(scores))]
-        return int(allowed[np.argmax(scores[allowed])])
+    def scores(self, landmarks: np.ndarray, seed: int, name: str) -> np.ndarray | None:
+        """Rank the frames of the clip `name` as its one reference, (T, 68, 2) -> (T,); None if there is not one.
 
-    def scores(self, landmarks: np.ndarray, seed: int, name: str) -> np.ndarray:
-        """Rank all frames of the clip `name` as its one reference: (T, 68, 2) -> (T,)."""
+        The width of a mouth is the distance of the inner lips over that of the eyes.
+        """
         if self.source == "widest":
-            return mouth_opening(landmarks)
-        return np.random.default_rng([seed, zlib.crc32(name.encode())]).random(len(landmarks))
-
-    def _allowed(self, frame: int, frames: int) -> tuple[int, int]:
-        """How many of the first and of the last frames are far enough away."""
-        return max(frame - self.min_gap + 1, 0), max(frames - frame - self.min_gap, 0)
-
-    def _furthest(self, frame: int, frames: int) -> int:
-        if not self.lenient:
-            raise ValueError(f"frame {frame} of {frames} has no partner {self.min_gap} frames away")
-        return 0 if frame >= frames / 2 else frames - 1
-
-
-def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
-    """Return the distance of the inner lips over that of the eyes: (T, 68, 2) -> (T,)."""
-    lips = np.linalg.norm(landmarks[:, list(UPPER_LIP)] - landmarks[:, list(LOWER_LIP)], axis=-1).mean(axis=1)
-    eyes = np.linalg.norm(landmarks[:, EYES[0]] - landmarks[:, EYES[1]], axis=-1)
-    return lips / np.maximum(eyes, 1e-6)
+            lips = np.linalg.norm(landmarks[:, list(UPPER_LIP)] - landmarks[:, list(LOWER_LIP)], axis=-1).mean(axis=1)
+            return lips / np.linalg.norm(landmarks[:, EYES[0]] - landmarks[:, EYES[1]], axis=-1)
+        if self.source == "random":
+            return np.random.default_rng([seed, zlib.crc32(name.encode())]).random(len(landmarks))
+        return None
 
 
 def read_face(path: Path, size: int) -> np.ndarray:

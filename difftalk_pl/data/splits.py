@@ -51,7 +51,7 @@ class Split:
         if named["train"] is None:
             named["train"] = [clip for clip in clips if clip.identity in free]
         sides = {side: list(chosen or ()) for side, chosen in named.items()}
-        self._refuse_overlap(sides)
+        self._check_overlap(sides)
         return sides
 
     def _named(self, side: str, clips: Sequence[Clip]) -> list[Clip] | None:
@@ -60,7 +60,12 @@ class Split:
         if wanted is None or isinstance(wanted, (int, float)):
             return None
         path = Path(wanted) if isinstance(wanted, (str, Path)) else None
-        names = set(wanted if path is None else _read_names(side, path))
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()] if path else wanted
+        except OSError as error:
+            expected = "expected a fraction, names or their file"
+            raise UserError(f"split {side}: {path}: {error.strerror}; {expected}") from error
+        names = {line for line in lines if line and not line.startswith("#")}
         if unknown := sorted(names - {clip.name for clip in clips} - {clip.identity for clip in clips}):
             told = f"split {side}: {len(unknown)} of {len(names)} are not in the dataset: {', '.join(unknown[:NAMED])}"
             if path is None or len(unknown) == len(names):
@@ -68,26 +73,17 @@ class Split:
             log.warning("%s", told)
         return [clip for clip in clips if clip.name in names or clip.identity in names]
 
-    def _refuse_overlap(self, sides: dict[str, list[Clip]]) -> None:
+    def _check_overlap(self, sides: dict[str, list[Clip]]) -> None:
         side_of: dict[str, str] = {}
         for side, clips in sides.items():
             for name in sorted({clip.name if self.share_people else clip.identity for clip in clips}):
                 if (other := side_of.setdefault(name, side)) != side:
                     raise UserError(f"split: {name!r} is in {other} and in {side}; move it to one side")
         if shared := {clip.identity for clip in sides["train"]} & {clip.identity for clip in sides["test"]}:
-            log.warning(
-                "split: %d people train and test, among them %s", len(shared), ", ".join(sorted(shared)[:NAMED])
-            )
+            named = ", ".join(sorted(shared)[:NAMED])
+            log.warning("split: %d people train and test, among them %s", len(shared), named)
 
 
 def rank(seed: int, identity: str) -> str:
     """Return a person's place in the draw, whoever else there is: new clips hardly move people between sides."""
     return hashlib.sha256(f"{seed}/{identity}".encode()).hexdigest()
-
-
-def _read_names(side: str, path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise UserError(f"split {side}: {path}: {error.strerror}; expected a fraction, names or their file") from error
-    return [line for line in lines if line and not line.startswith("#")]

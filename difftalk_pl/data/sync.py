@@ -1,6 +1,10 @@
-"""The Dataset of SyncNet's training: stretches of a clip's frames with the speech of every shift to compare them with.
+"""The inputs of SyncNet: windows of five frames and the 0.2 s of speech of each; and the Dataset of its training.
 
-A stretch needs no features on disk: the coefficients of its speech are computed from its samples.
+Scores of different crops are different measures, so that each has a name. `face_crop` cuts a tracked face as the
+published pipeline does (syncnet_python, run_pipeline.py): boxes smoothed over time, their lower part widened by 0.40,
+grey outside of the frame. Its boxes are a detector's, S3FD; here they come from the 68 landmarks, as dlib's detector
+would have drawn them, so that no frame is ever without one. It shrinks without averaging and this averages.
+`whole_frame` is the frame at SyncNet's side.
 """
 
 import zlib
@@ -11,18 +15,102 @@ from typing import Literal, TypedDict
 
 import numpy as np
 import torch
+from PIL import Image
+from scipy.signal import medfilt
 from torch.utils.data import Dataset
 
 from difftalk_pl.data.clips import Clip
-from difftalk_pl.data.features.windows import FPS
-from difftalk_pl.data.lip_sync import SMOOTHED, WINDOW_FRAMES, SyncCrop, crop_boxes, lip_frames, sync_mfcc
+from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.data.sampler import Draw
 from difftalk_pl.errors import UserError
+from difftalk_pl.faces.detect import box_of
 
+SyncCrop = Literal["face_crop", "whole_frame"]
+ClipPart = Literal["all", "first", "last"]
+SMOOTHED = 13  # frames of the median over centres and sizes; published
+WIDENED = 0.40  # the crop beyond the box, in half sides; published as crop_scale
+GREY = 110  # outside of the frame; published
+COEFFICIENTS = 13
+STEPS_PER_FRAME = 4  # a step every 10 ms
+WINDOW_STEPS = 20  # 0.2 s
+WINDOW_FRAMES = 5
 LARGEST_HOLDOUT = 0.2  # of a clip
 MOVED, SCALED = 0.04, 0.06  # augmentation: of the crop's side, at most
 BRIGHTER, CONTRAST = 20.0, 0.2  # augmentation: of 255, and about 1, at most
-ClipPart = Literal["all", "first", "last"]
+
+
+def crop_boxes(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Return the squares in which a clip's face is cut; they may reach beyond the frame.
+
+    With b half the longer side of a face's box around x, y, all three medians of 13 frames: 1.4 b to the left and right
+    of x, b above y and 1.8 b below. Beyond the clip's ends the median counts zeros, as published.
+
+    Args:
+        landmarks: (T, 68, 2), fractions of the side of a square frame.
+        size: that side in pixels.
+
+    Returns:
+        (T, 4) int, left, top, right, bottom in pixels; right and bottom are outside.
+    """
+    boxes = np.stack([box_of(points) for points in np.asarray(landmarks, np.float64) * size])
+    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) / 2
+    frames = min(SMOOTHED, len(boxes) - (len(boxes) + 1) % 2)
+    x, y, half = (medfilt(values, frames) for values in (*((boxes[:, :2] + boxes[:, 2:]) / 2).T, half))
+    side, below = half * (1 + WIDENED), half * (1 + 2 * WIDENED)
+    margin = below.astype(int)  # published: whole pixels are cut off with the padding in place
+    edges = np.stack([x - side, y - half, x + side, y + below], axis=1)
+    return (edges + margin[:, None]).astype(int) - margin[:, None]
+
+
+def lip_frames(frames: np.ndarray, boxes: np.ndarray | None, side: int) -> np.ndarray:
+    """Cut and shrink frames as SyncNet takes them; any chunk of a clip with its part of the boxes.
+
+    Args:
+        frames: (n, H, W, 3) uint8 RGB.
+        boxes: (n, 4) from `crop_boxes`, or None for whole frames.
+        side: of the result, (n, 3, side, side) uint8, blue first.
+    """
+    lips = np.empty((len(frames), 3, side, side), np.uint8)
+    for number, frame in enumerate(frames):
+        picture = Image.fromarray(frame)
+        if boxes is not None:
+            left, top, right, bottom = boxes[number].tolist()
+            cut = Image.new("RGB", (right - left, bottom - top), (GREY, GREY, GREY))
+            cut.paste(picture, (-left, -top))
+            picture = cut
+        small = picture.resize((side, side), Image.Resampling.BILINEAR)
+        lips[number] = np.asarray(small)[..., ::-1].transpose(2, 0, 1)
+    return lips
+
+
+def sync_windows(frames: int, samples: int) -> int:
+    """Count the windows that the published scores take of a clip: N - 5, where N frames have picture and audio.
+
+    Raises UserError if there is none. `samples` at 16 kHz.
+    """
+    both = min(frames, samples * FPS // RATE)
+    if both <= WINDOW_FRAMES:
+        raise UserError(
+            f"{frames} frames and {samples / RATE:.2f} s of audio are too short for lip-sync scores: "
+            f"give at least {WINDOW_FRAMES + 1} frames ({(WINDOW_FRAMES + 1) / FPS:.2f} s) of both"
+        )
+    return both - WINDOW_FRAMES
+
+
+def sync_mfcc(samples: np.ndarray, windows: int) -> np.ndarray:
+    """Return the MFCC of a clip's windows v with python_speech_features' defaults, steps 4v … 4v + 19.
+
+    Not the features `mfcc`: SyncNet was trained on 13 coefficients every 10 ms, neither dithered nor normalised.
+
+    Args:
+        samples: (S,) int16 at 16 kHz, whose loudness SyncNet was trained on.
+        windows: how many, from `sync_windows`; the result is (windows, 13, 20) float32.
+    """
+    from python_speech_features import mfcc
+
+    steps = mfcc(samples, RATE, numcep=COEFFICIENTS).astype(np.float32)
+    every_step = np.lib.stride_tricks.sliding_window_view(steps, WINDOW_STEPS, axis=0)
+    return every_step[::STEPS_PER_FRAME][:windows]
 
 
 @dataclass
@@ -88,7 +176,22 @@ class SyncWindows(Dataset):
         return int(self.ends[-1])
 
     def __getitem__(self, draw: int | Draw) -> SyncSample:
-        return self._read(*self.where(*(draw if isinstance(draw, Draw) else (draw, 0))))
+        clip, frame, random = self.where(*(draw if isinstance(draw, Draw) else (draw, 0)))
+        settings = self.settings
+        with closing(clip.reader()) as reader:
+            frames = np.stack([reader[k] for k in range(frame, frame + settings.stretch)])
+        boxes = None
+        if settings.crop == "face_crop":  # a median needs its neighbours
+            around = slice(max(frame - SMOOTHED // 2, 0), frame + settings.stretch + SMOOTHED // 2)
+            boxes = crop_boxes(clip.landmarks[around], frames.shape[1])[frame - around.start :][: len(frames)]
+        augmented = settings.augment and not self.fixed
+        lips = augment(frames, boxes, settings.side, random) if augmented else lip_frames(frames, boxes, settings.side)
+        first = frame - settings.largest_shift
+        windows = settings.stretch - WINDOW_FRAMES + 1 + 2 * settings.largest_shift
+        lead = min(first, 1)  # frames: a coefficient depends on its 25 ms and on the one sample before them
+        samples = clip.audio(first - lead, first + windows + WINDOW_FRAMES)
+        mfcc = torch.from_numpy(sync_mfcc(samples, lead + windows)[lead:].copy())
+        return {"lips": torch.from_numpy(lips), "mfcc": mfcc, "clip": clip.name, "frame": frame}
 
     def where(self, index: int, epoch: int = 0) -> tuple[Clip, int, np.random.Generator]:
         """Return clip and first frame of a stretch, and the generator of the rest of its randomness."""
@@ -100,35 +203,11 @@ class SyncWindows(Dataset):
         room = min(self.settings.stretch, self.starts[which] - start)
         return clip, self.firsts[which] + start + (0 if self.fixed else int(random.integers(room))), random
 
-    def _read(self, clip: Clip, frame: int, random: np.random.Generator) -> SyncSample:
-        settings = self.settings
-        with closing(clip.reader()) as reader:
-            frames = np.stack([reader[k] for k in range(frame, frame + settings.stretch)])
-        boxes = None
-        if settings.crop == "face_crop":  # a median needs its neighbours
-            around = slice(max(frame - SMOOTHED // 2, 0), frame + settings.stretch + SMOOTHED // 2)
-            boxes = crop_boxes(clip.landmarks[around], frames.shape[1])[frame - around.start :][: len(frames)]
-        augmented = settings.augment and not self.fixed
-        lips = augment(frames, boxes, settings.side, random) if augmented else lip_frames(frames, boxes, settings.side)
-        windows = settings.stretch - WINDOW_FRAMES + 1 + 2 * settings.largest_shift
-        mfcc = speech(clip, frame - settings.largest_shift, windows)
-        return {"lips": torch.from_numpy(lips), "mfcc": torch.from_numpy(mfcc), "clip": clip.name, "frame": frame}
-
 
 def bounds(frames: int, holdout_seconds: float, part: ClipPart) -> tuple[int, int]:
     """Return the first frame of a clip's part, and the one after its last."""
     edge = frames - round(min(holdout_seconds * FPS, LARGEST_HOLDOUT * frames))
     return {"all": (0, frames), "first": (0, edge), "last": (edge, frames)}[part]
-
-
-def speech(clip: Clip, first: int, windows: int) -> np.ndarray:
-    """Return the speech of the windows from a frame on, as `sync_mfcc` of the whole clip has it: (windows, 13, 20).
-
-    A coefficient depends on its 25 ms and on the one sample before them, so that a frame of lead is enough.
-    """
-    lead = min(first, 1)
-    samples = clip.audio(first - lead, first + windows + WINDOW_FRAMES)
-    return np.ascontiguousarray(sync_mfcc(samples.astype(np.int16), lead + windows)[lead:])
 
 
 def augment(frames: np.ndarray, boxes: np.ndarray | None, side: int, random: np.random.Generator) -> np.ndarray:

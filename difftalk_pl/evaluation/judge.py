@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from difftalk_pl.data.lip_sync import SyncCrop
+from difftalk_pl.data.sync import SyncCrop
 from difftalk_pl.evaluation.image import DATA_RANGE
 from difftalk_pl.evaluation.method_judge import DESCRIBED, LOOKED_AT, ClipScore, MethodJudge, Networks, TrueChunk
 from difftalk_pl.evaluation.sync_judge import SyncJudge

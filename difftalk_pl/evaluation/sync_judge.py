@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difftalk_pl.data.lip_sync import SyncCrop, crop_boxes, lip_frames, sync_mfcc, sync_windows
+from difftalk_pl.data.sync import SyncCrop, crop_boxes, lip_frames, sync_mfcc, sync_windows
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.sync import LARGEST_SHIFT
 from difftalk_pl.models.pretrained import SYNCNET, MissingWeights, file_hash, read_tensors

@@ -41,11 +41,6 @@ class LatentCodec:
             return self.network.encode(image.float())
 
     @torch.no_grad()
-    def indices(self, image: Tensor) -> Tensor:
-        """Encode (B, 3, H, W) in [-1, 1] as numbers of codes, (B, h, w)."""
-        return self.network.quantise(self.encode(image)).indices
-
-    @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Decode z, (B, 3, h, w), through the codebook as (B, 3, H, W) in [-1, 1]."""
         with torch.autocast(z.device.type, enabled=False):

@@ -75,7 +75,7 @@ class DiffusionTraining(AdamWTraining, ClipGeneration):
         return self.codec.hash
 
     def setup(self, stage: str) -> None:
-        self.codec.to(self.device)
+        self.codec.to(self.trainer.strategy.root_device)  # the module itself is moved after setup
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         part = batch_idx % self.trainer.accumulate_grad_batches  # parts of one step must not share their noise
@@ -123,7 +123,7 @@ class DiffusionTraining(AdamWTraining, ClipGeneration):
     def _condition(self, batch: Window) -> tuple[Tensor, Condition]:
         """Take latents from the cache, or encode the batch's images."""
         if "z" in batch:
-            z, z_masked, z_reference = batch["z"], batch["z_masked"], batch["z_reference"]
+            z, z_masked, z_reference = (batch[key].float() for key in ("z", "z_masked", "z_reference"))
         else:
             z, z_masked, z_reference = (self.codec.encode(batch[key]) for key in ("image", "masked", "reference"))
         return z, self.difftalk.condition(batch["audio"], batch["landmarks"], z_masked, z_reference)

@@ -150,13 +150,13 @@ def test_latents_are_those_of_frame_and_reference(talkers):
         window = windows[draw]
         frame, reference = window["frame"], window["reference_frame"]
         for key, value in (("z", frame), ("z_masked", frame + 0.5), ("z_reference", reference)):
-            assert torch.equal(window[key], torch.full((3, 4, 4), float(value))), key
+            assert torch.equal(window[key], torch.full((3, 4, 4), value, dtype=torch.float16)), key
         assert "image" not in window and "mask" not in window and abs(frame - reference) >= 60
 
 
 def test_missing_and_wrong_latents_are_named(talkers, tmp_path):
     clip = open_clips(talkers)[0]
-    with pytest.raises(UserError, match=rf"no latents for '{clip.name}': run cache-latents .*0123abcd-mouth_safe"):
+    with pytest.raises(UserError, match=rf"no latents .* as {clip.name}: run cache-latents .*0123abcd-mouth_safe"):
         WindowDataset([clip], TRAINING, latents=LatentCache(talkers, "ffff", "mouth_safe"))[0]
     cache = LatentCache(tmp_path, CODEC, "mouth_safe")
     cache.folder.mkdir(parents=True)

@@ -5,7 +5,7 @@ import pytest
 
 from difftalk_pl.data.clips import Clip, open_clips
 from difftalk_pl.data.dataset import GENERATION, WindowDataset
-from difftalk_pl.data.driven import DrivenClip, back_and_forth
+from difftalk_pl.data.driven import Driving, back_and_forth
 from difftalk_pl.data.features.windows import smoothing_windows
 from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.errors import UserError
@@ -25,24 +25,30 @@ def clip(talkers) -> Clip:
     return open_clips(talkers)[0]
 
 
-@pytest.mark.parametrize("frames", [20, 300])
-def test_the_sound_gives_the_length_the_video_the_pictures(clip, frames):
-    speech = np.random.default_rng(0).standard_normal((2 * frames, 26)).astype(np.float32)
-    windows = WindowDataset(
-        [DrivenClip.drive(clip, speech)], GENERATION, reference=ReferenceRule(lenient=True), fixed=True
-    )
-    assert len(windows) == frames
-    reader = clip.reader()
-    for frame in {0, frames // 2, frames - 1}:
-        shown = min(frame % 258, 258 - frame % 258)  # 130 frames there and back
+def driven(clip: Clip, speech: np.ndarray, shown: np.ndarray, fps: float = 25, gap: int = 60) -> WindowDataset:
+    driving, rule = Driving(speech, shown, fps), ReferenceRule(gap, lenient=True)
+    return WindowDataset([clip], GENERATION, reference=rule, fixed=True, driving=driving)
+
+
+def test_the_sound_gives_the_length_the_video_the_pictures(clip):
+    """A place of -1 is a frame of the source without a face."""
+    speech = np.random.default_rng(0).standard_normal((600, 26)).astype(np.float32)
+    shown = back_and_forth(np.arange(300), 130)
+    shown[7] = -1
+    windows, reader = driven(clip, speech, shown), clip.reader()
+    assert len(windows) == 300
+    for frame in (0, 150, 299):
+        place = min(frame % 258, 258 - frame % 258)  # 130 frames there and back
         window = windows[frame]
-        pixels = (window["image"].numpy().transpose(1, 2, 0) + 1) * 127.5
-        np.testing.assert_allclose(pixels, reader[shown], atol=1e-3)
-        np.testing.assert_array_equal(window["all_landmarks"], clip.landmarks[shown])
+        assert (window["clip"], window["frame"]) == (clip.name, frame)
+        np.testing.assert_array_equal(window["all_landmarks"], clip.landmarks[place])
         np.testing.assert_array_equal(window["audio"], smoothing_windows(speech, np.array(frame)))
-        assert abs(window["reference_frame"] - shown) >= 60, "counted in the video's frames"
-        pixels = (window["reference"].numpy().transpose(1, 2, 0) + 1) * 127.5
-        np.testing.assert_allclose(pixels, reader[window["reference_frame"]], atol=1e-3)
+        assert abs(window["reference_frame"] - place) >= 60, "counted in the video's frames"
+        for key, number in (("image", place), ("reference", window["reference_frame"])):
+            pixels = (window[key].numpy().transpose(1, 2, 0) + 1) * 127.5
+            np.testing.assert_allclose(pixels, reader[number], atol=1e-3)
+    with pytest.raises((IndexError, ValueError, UserError)):
+        windows[7]
 
 
 def between(speech: np.ndarray, moment: float) -> np.ndarray:
@@ -62,29 +68,8 @@ def between(speech: np.ndarray, moment: float) -> np.ndarray:
 def test_at_another_rate_every_frame_hears_its_own_moment(clip, fps):
     """Frame k shows what sounds at k / fps seconds; features have 50 steps a second."""
     speech = np.random.default_rng(1).standard_normal((100, 26)).astype(np.float32)
-    driven = DrivenClip.drive(clip, speech, fps=fps)
-    assert driven.frames == round(2 * fps), "as long as the sound"
-    windows = WindowDataset([driven], GENERATION, reference=ReferenceRule(lenient=True), fixed=True)
+    windows = driven(clip, speech, back_and_forth(np.arange(round(2 * fps)), 130), fps)
     for frame in (9, 12, 20, 31):
         expected = between(speech, frame / fps * 25)
         np.testing.assert_allclose(windows[frame]["audio"], expected, atol=2e-5)
     assert (windows[12]["audio"] != windows[13]["audio"]).any()
-
-
-def test_frames_that_show_no_face_are_left_out(clip):
-    """Places count the frames that were cut; frames of the source without a face have none."""
-    shown = np.array([0, 1, -1, -1, 2, 3, 2, -1, 1])
-    speech = np.random.default_rng(2).standard_normal((18, 26)).astype(np.float32)
-    driven = DrivenClip.drive(clip, speech, shown, name="dubbed")
-    windows = WindowDataset([driven], GENERATION, reference=ReferenceRule(0, lenient=True, source="random"), fixed=True)
-    reader = clip.reader()
-    assert len(windows) == 9
-    for frame in np.flatnonzero(shown >= 0).tolist():
-        window = windows[frame]
-        assert (window["clip"], window["frame"]) == ("dubbed", frame)
-        pixels = (window["image"].numpy().transpose(1, 2, 0) + 1) * 127.5
-        np.testing.assert_allclose(pixels, reader[int(shown[frame])], atol=1e-3)
-        np.testing.assert_array_equal(window["audio"], smoothing_windows(speech, np.array(frame)))
-        assert 0 <= window["reference_frame"] < clip.frames
-    with pytest.raises((IndexError, ValueError, UserError)):
-        windows[2]

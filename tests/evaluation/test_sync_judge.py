@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 
 from difftalk_pl.data.clips import open_clips
-from difftalk_pl.data.lip_sync import crop_boxes, lip_frames, sync_mfcc
+from difftalk_pl.data.sync import crop_boxes, lip_frames, sync_mfcc
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.sync_judge import SyncJudge
 from difftalk_pl.models.pretrained import SYNCNET, MissingWeights, file_hash
