@@ -30,9 +30,7 @@ REMEDY = (
 class DeepSpeech(nn.Module):
     """Three dense layers, one LSTM in each direction over the whole clip, two dense layers.
 
-    Args:
-        hidden: width; the third layer and the LSTM's output are twice as wide.
-        classes: scores a step.
+    The third layer and the LSTM's output are 2 * hidden wide. Memory grows with the clip, about 0.2 GB a minute.
     """
 
     def __init__(self, hidden: int = 2048, classes: int = 29) -> None:
@@ -71,15 +69,10 @@ def open_kind(kind: str, models: SpeechModels) -> FeatureKind:
 
 
 def deepspeech_input(samples: np.ndarray) -> np.ndarray:
-    """Compute the network's input: 26 MFCC every 20 ms, with those of the 9 steps before and after.
+    """Compute the network's input: 26 MFCC every 20 ms, with those of the 9 steps before and after, oldest first.
 
-    Mean and deviation are one number each over the whole clip, the zeros beyond its ends included.
-
-    Args:
-        samples: (N,) int16 at 16 kHz.
-
-    Returns:
-        (S, 494) float32, oldest step first.
+    (N,) int16 at 16 kHz -> (S, 494) float32. Mean and deviation are one number each over the whole clip, the zeros
+    beyond its ends included.
     """
     padded = np.pad(coefficients(samples, MFCC_STEP)[::2], ((CONTEXT, CONTEXT), (0, 0)))
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * CONTEXT + 1, axis=0)

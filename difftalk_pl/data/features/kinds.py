@@ -40,18 +40,12 @@ class FeatureModel:
 
 @dataclass(frozen=True)
 class FeatureKind:
-    """Speech features of a whole clip.
-
-    Args:
-        channels: numbers a step.
-        compute: (N,) int16 at 16 kHz -> 2T steps or more, (S, C), with T = N // 640 frames.
-        model: the network; None for a kind that was not learned.
-    """
+    """Speech features of a whole clip. compute: (N,) int16 at 16 kHz -> 2T steps or more, (S, C), with T = N // 640."""
 
     name: str
-    channels: int
+    channels: int  # numbers a step
     compute: Callable[[np.ndarray], np.ndarray]
-    model: FeatureModel | None = None
+    model: FeatureModel | None = None  # None for a kind that was not learned
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """Return the features (2T, C) float32 of samples (N,) int16 at 16 kHz."""
@@ -61,19 +55,12 @@ class FeatureKind:
 
 @dataclass(frozen=True)
 class SpeechModels:
-    """Where learned kinds find their networks.
+    """Where learned kinds find their networks."""
 
-    Args:
-        deepspeech: frozen graph of DeepSpeech 0.1.0.
-        speech_model: folder or hub name of a wav2vec 2.0 or HuBERT.
-        speech_layer: layer whose output is taken, 0 for the input of the first; the last by default.
-        device: cpu, cuda, or auto.
-    """
-
-    deepspeech: Path | None = None
-    speech_model: str | None = None
-    speech_layer: int | None = None
-    device: str = "auto"
+    deepspeech: Path | None = None  # frozen graph of DeepSpeech 0.1.0
+    speech_model: str | None = None  # folder or hub name of a wav2vec 2.0 or HuBERT
+    speech_layer: int | None = None  # layer whose output is taken, 0 for the input of the first; the last by default
+    device: str = "auto"  # cpu, cuda, or auto
 
 
 @lru_cache
