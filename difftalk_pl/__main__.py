@@ -20,7 +20,7 @@ LIGHTNING = {
 
 OURS = {  # command: the module that has its function, one line of help
     "synthesize": ("data.synthetic.dataset", "write a prepared dataset of drawn, talking faces"),
-    "hdtf download": ("data.hdtf_download", "download HDTF's videos with yt-dlp"),
+    "hdtf download": ("data.hdtf", "download HDTF's videos with yt-dlp"),
     "hdtf clips": ("data.hdtf", "list HDTF's clips, as the published tables say, for prepare"),
     "prepare": ("data.prepare", "turn videos of people speaking into a prepared dataset"),
     "report": ("data.quality", "measure the clips of a prepared dataset and show them on a page"),

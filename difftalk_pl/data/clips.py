@@ -4,7 +4,6 @@ ROOT/clips/NAME/ holds a clip and appears by one rename; ROOT/refused/NAME.json 
 is an index written from these. ARCHITECTURE.md lists the files.
 """
 
-import csv
 import glob
 import importlib.metadata
 import json
@@ -21,7 +20,7 @@ import numpy as np
 from difftalk_pl.data.features.kinds import FeatureKind
 from difftalk_pl.data.features.windows import FPS, RATE
 from difftalk_pl.errors import UserError
-from difftalk_pl.files import file_hash, replacing, write_json
+from difftalk_pl.files import file_hash, read_csv, read_json, write_csv, write_json
 from difftalk_pl.media.audio import read_wav, write_wav
 from difftalk_pl.media.video import FrameReader
 from difftalk_pl.media.writer import write_video
@@ -29,18 +28,9 @@ from difftalk_pl.media.writer import write_video
 FORMAT = 2
 SAMPLES_PER_FRAME = RATE // FPS
 PREPARED_CRF = 5  # H.264 quality of video.mp4: at least 42 dB in every frame of the real clips
+LANDMARKS = "iBUG 68 points, fractions of the frame's side"
 VERSIONED = ("difftalk_pl", "numpy", "av", "dlib-bin", "python_speech_features", "scikit-image")
-
-
-class ClipRow(NamedTuple):
-    """A line of clips.csv: `status` is "ok" or "refused", `reason` says why a clip is refused."""
-
-    name: str
-    identity: str
-    frames: int
-    source: str
-    status: str
-    reason: str = ""
+INDEX = ("name", "identity", "frames", "source", "status", "reason")  # columns of clips.csv; status: ok or refused
 
 
 class DatasetInfo(NamedTuple):
@@ -144,10 +134,8 @@ def write_clip(
     (temporary / "features").mkdir(parents=True)
     try:
         written = write_video(temporary / "video.mp4", frames, fps=FPS, crf=PREPARED_CRF, intra=True)
-        if landmarks.shape != (written, 68, 2) or not np.isfinite(landmarks).all():
-            raise ValueError(f"{name}: landmarks {landmarks.shape}, expected finite ({written}, 68, 2)")
-        if audio.dtype != np.int16 or audio.shape != (written * SAMPLES_PER_FRAME,):
-            raise ValueError(f"{name}: audio {audio.dtype} {audio.shape}, expected int16 for {written} frames")
+        if landmarks.shape != (written, 68, 2) or audio.shape != (written * SAMPLES_PER_FRAME,):
+            raise ValueError(f"{name}: {written} frames, landmarks {landmarks.shape}, audio {audio.shape}")
         write_wav(temporary / "audio.wav", audio, RATE)
         np.save(temporary / "landmarks.npy", np.ascontiguousarray(landmarks, dtype=np.float32))
         for kind in features:
@@ -175,9 +163,9 @@ def create_dataset(root: Path, size: int) -> DatasetInfo:
     """Write dataset.json, or check that the one that is there has this size."""
     if not (root / "dataset.json").exists():
         (root / "clips").mkdir(parents=True, exist_ok=True)
-        landmarks = "iBUG 68 points, fractions of the frame's side"
-        common = {"format": FORMAT, "size": size, "fps": FPS, "rate": RATE, "landmarks": landmarks}
-        write_json(root / "dataset.json", {**common, "versions": versions()})
+        common = {"format": FORMAT, "size": size, "fps": FPS, "rate": RATE, "landmarks": LANDMARKS}
+        versions = {name: importlib.metadata.version(name) for name in VERSIONED}
+        write_json(root / "dataset.json", {**common, "versions": versions})
     if (there := read_dataset(root)).size != size:
         raise UserError(f"{root}: holds frames of {there.size} pixels, not {size}; use another --out")
     return there
@@ -194,28 +182,19 @@ def read_dataset(root: Path) -> DatasetInfo:
     return DatasetInfo(content["size"])
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that shape prepared data."""
-    return {name: importlib.metadata.version(name) for name in VERSIONED}
-
-
 def open_clips(root: Path) -> list[Clip]:
     """Open all usable clips of a dataset from clips.csv alone; no clip's file is read."""
     read_dataset(root)
     rows = read_index(root)
     if not rows:
         raise UserError(f"{root}: clips.csv is missing or empty; run prepare or synthesize first")
-    return [Clip(root, row.name, row.frames, row.identity) for row in rows.values() if row.status == "ok"]
+    usable = [row for row in rows if row["status"] == "ok"]
+    return [Clip(root, row["name"], int(row["frames"]), row["identity"]) for row in usable]
 
 
-def read_index(root: Path) -> dict[str, ClipRow]:
-    """Read clips.csv by name, in the file's order; empty if there is no file."""
-    path = root / "clips.csv"
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [ClipRow(name, who, int(frames), *rest) for name, who, frames, *rest in list(csv.reader(file))[1:]]
-    return {row.name: row for row in rows}
+def read_index(root: Path) -> list[dict[str, str]]:
+    """Read clips.csv, sorted by name; empty if there is no file."""
+    return read_csv(root / "clips.csv")
 
 
 def write_index(root: Path) -> None:
@@ -225,26 +204,17 @@ def write_index(root: Path) -> None:
     """
     written = None
     while (rows := _list_clips(root)) != written:
-        with replacing(root / "clips.csv") as file:
-            csv.writer(file).writerows([ClipRow._fields, *rows])
+        write_csv(root / "clips.csv", INDEX, rows)
         written = rows
 
 
-def _list_clips(root: Path) -> list[ClipRow]:
+def _list_clips(root: Path) -> list[tuple[str | int, ...]]:
     """List the clips and the refused ones; a refusal counts more than a clip that an earlier run made."""
+    paths = [*(root / "clips").glob("[!.]*/clip.json"), *(root / "refused").glob("[!.]*.json")]
     rows = {}
-    for path in [*(root / "clips").glob("[!.]*/clip.json"), *(root / "refused").glob("[!.]*.json")]:
-        try:
-            info = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # removed meanwhile, or damaged
-            continue
+    for info in filter(None, map(read_json, paths)):  # empty: removed meanwhile, or damaged
         source, reason = info["source"], info.get("reason", "")
-        rows[info["name"]] = ClipRow(
-            info["name"],
-            info["identity"],
-            info.get("frames", 0),
-            source if isinstance(source, str) else source["path"],
-            "refused" if reason else "ok",
-            reason,
-        )
+        source = source if isinstance(source, str) else source["path"]
+        status = "refused" if reason else "ok"
+        rows[info["name"]] = (info["name"], info["identity"], info.get("frames", 0), source, status, reason)
     return sorted(rows.values())

@@ -1,30 +1,27 @@
-"""HDTF's published annotation tables, and the command `hdtf clips` that turns them into a list of clips.
+"""HDTF: its published annotation tables, and the commands `hdtf download` and `hdtf clips`.
 
 Each source (RD, WDA, WRA) has tables of addresses, times, crop windows and resolutions. Names end in `.mp4` in some of
 them; a video may lack its times, and a clip its window.
 """
 
 import logging
-import re
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from rich.console import Console
-
-from difftalk_pl.data.sources import ClipSource, person_of, search_videos, seconds_of, write_clip_list
+from difftalk_pl.data.sources import VIDEO_SUFFIXES, ClipSource, find_videos, person_of, seconds_of, write_clip_list
 from difftalk_pl.errors import UserError
 from difftalk_pl.faces.crop import Crop
+from difftalk_pl.files import read_csv, write_csv
 from difftalk_pl.media.files import MediaError
 from difftalk_pl.media.video import probe
 
 log = logging.getLogger(__name__)
 
 SOURCES = ("RD", "WDA", "WRA")
-TABLES = {"url": "video_url", "times": "annotion_time", "crop": "crop_wh", "lines": "resolution"}
-ADDRESS = re.compile(r"(?:v=|youtu\.be/|shorts/|embed/)([\w-]{11})(?![\w-])")
-DOWNLOADED = re.compile(r"(?:^|.*\[|.*-)([\w-]{11})\]?")  # ID, Title [ID] and Title-ID, as downloaders name files
+TABLES = ("video_url", "annotion_time", "crop_wh", "resolution")
+DOWNLOADS = ("name", "url", "status", "reason")  # columns of downloads.csv; status: done or failed
+RETRIES = 10
 
 
 class HDTFClip(NamedTuple):
@@ -51,27 +48,18 @@ class HDTFClip(NamedTuple):
 
 
 def read_annotations(folder: Path) -> list[HDTFClip]:
-    """Read all clips, in the order of the tables. Raises UserError naming the table or the video."""
+    """Read all clips, in the order of the tables. Raises UserError naming a table that cannot be read."""
     clips = []
     for source in SOURCES:
-        tables = {key: _read_table(folder / f"{source}_{table}.txt") for key, table in TABLES.items()}
-        for video, spans in tables["times"].items():
-            try:
-                clips += [_clip(tables, source, video, number, span) for number, span in enumerate(spans)]
-            except (ValueError, LookupError) as error:
-                problem = f"no address or not in HDTF's form: {error}"
-                raise UserError(f"{folder}: {source}: {video}: {problem}") from error
+        urls, times, crops, heights = (_read_table(folder / f"{source}_{table}.txt") for table in TABLES)
+        for video, spans in times.items():
+            lines = int(heights.get(video, ["0"])[0]) or None
+            for number, span in enumerate(spans):
+                start, end = map(seconds_of, span.split("-"))
+                x, width, y, _ = map(int, crops.get(f"{video}_{number}", (0, 0, 0, 0)))
+                window = Crop(x, y, width) if width else None
+                clips.append(HDTFClip(source, video, number, urls[video][0], lines, start, end, window))
     return clips
-
-
-def _clip(tables: dict[str, dict[str, list[str]]], source: str, video: str, number: int, span: str) -> HDTFClip:
-    start, end = map(seconds_of, span.split("-"))
-    if end <= start:
-        raise ValueError(f"{span} ends before it begins")
-    lines, window = int(tables["lines"].get(video, ["0"])[0]), tables["crop"].get(f"{video}_{number}")
-    x, width, y, _ = map(int, window or (0, 0, 0, 0))
-    crop = Crop(x, y, width) if window else None
-    return HDTFClip(source, video, number, tables["url"][video][0], lines or None, start, end, crop)
 
 
 def _read_table(path: Path) -> dict[str, list[str]]:
@@ -84,66 +72,97 @@ def _read_table(path: Path) -> dict[str, list[str]]:
     return {name.removesuffix(".mp4"): columns for name, *columns in rows}
 
 
-def hdtf_clips(annotations: Path, videos: Path, out: Path) -> None:
-    """Write the list of HDTF's clips for prepare: spans, people and published crops of the videos that are there.
+def hdtf_download(
+    annotations: Path,
+    out: Path,
+    only: list[str] | str | None = None,
+    height: int | None = None,
+    cookies: Path | None = None,
+) -> None:
+    """Download HDTF's videos, best picture and sound, as OUT/NAME.mp4 or another container.
 
-    Videos are found by their usual names: RD_Radio1, Radio1, or the ID of the address, alone or at the end of the name.
-    Clips that were cut by others (RD_Radio1_000, Radio1_0) are taken if the whole video is not there.
+    Run the same command again to continue after an interruption and to try again what failed. OUT/downloads.csv says
+    what became of each video; many of them are no longer on the site.
 
     Args:
         annotations: The folder with HDTF's published tables (RD_video_url.txt and so on).
-        videos: The folder that is searched for the videos.
+        out: The folder of the videos; made, or added to.
+        only: Names of sources (RD, WDA, WRA) or videos; several as [RD,KatieHill].
+        height: Lines of the picture at most.
+        cookies: A file of cookies for the site, if it wants a signed-in browser.
+    """
+    names = {only} if isinstance(only, str) else set(only or ())
+    clips = read_annotations(annotations)
+    videos = {clip.video: clip.url for clip in clips if not names or names & {clip.video, clip.source}}
+    if not videos:
+        raise UserError(f"{annotations}: no source or video is called {', '.join(names)}")
+    options: dict[str, Any] = {
+        "format_sort": [f"res:{height}"] if height else [],
+        "noplaylist": True,
+        **dict.fromkeys(("retries", "fragment_retries", "extractor_retries"), RETRIES),
+        "retry_sleep_functions": dict.fromkeys(("http", "fragment", "extractor"), lambda n: min(2.0**n, 60.0)),
+        "skip_unavailable_fragments": False,
+        "color": "never",
+        "cookiefile": None if cookies is None else str(cookies),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    table = {row["name"]: tuple(row.values()) for row in read_csv(out / "downloads.csv")}
+    for name, url in videos.items():
+        reason = _download(url, out, name, options)
+        table[name] = (name, url, "failed" if reason else "done", reason)
+        write_csv(out / "downloads.csv", DOWNLOADS, table.values())
+    failed = [name for name in videos if table[name][2] == "failed"]
+    if len(failed) == len(videos):
+        raise UserError(f"{out}: no video could be downloaded; the reasons are in downloads.csv")
+    if failed:
+        log.warning("%s: %d of %d videos failed; the reasons are in downloads.csv", out, len(failed), len(videos))
+
+
+def _download(url: str, out: Path, name: str, options: dict[str, Any]) -> str:
+    """Download one video, unless its file is there; returns the reason if that fails.
+
+    yt-dlp gives a file its name when it is whole, and continues parts.
+    """
+    if any((out / f"{name}{suffix}").exists() for suffix in VIDEO_SUFFIXES):
+        return ""
+    try:
+        from yt_dlp import YoutubeDL
+        from yt_dlp.utils import YoutubeDLError
+    except ImportError as error:
+        raise UserError(f"hdtf download needs yt-dlp ({error}): pip install 'difftalk_pl[download]'") from error
+    try:
+        with YoutubeDL({**options, "outtmpl": {"default": str(out / f"{name}.%(ext)s")}}) as site:
+            site.download([url])
+    except YoutubeDLError as error:
+        return str(error).replace("\n", " ")
+    return ""
+
+
+def hdtf_clips(annotations: Path, videos: Path, out: Path) -> None:
+    """Write the list of HDTF's clips for prepare: spans, people and published crops of the videos that are there.
+
+    Args:
+        annotations: The folder with HDTF's published tables (RD_video_url.txt and so on).
+        videos: The folder that is searched for the videos, RD_Radio1.mp4 or Radio1.mp4.
         out: The list to write, a CSV file.
     """
-    clips, files = read_annotations(annotations), dict[str, Path]()
-    for path, _ in search_videos([videos]):
-        if (other := files.setdefault(path.stem.lower(), path)) != path:
-            log.warning("%s: left out, since %s has its name", path, other)
-        if found := DOWNLOADED.fullmatch(path.stem):
-            files.setdefault(f"id={found[1]}", path)
-    sources = [source for clip in clips for source in _find(clip, files)]
+    clips = read_annotations(annotations)
+    files = {video.stem: video for video in find_videos([videos]).values()}
+    sources = [source for clip in clips if (source := _find(clip, files))]
     if not sources:
         raise UserError(f"{videos}: none of HDTF's videos is there; run hdtf download first")
     write_clip_list(out, sources)
-    _show(clips, {source.name for source in sources})
+    found = {source.name for source in sources}
+    missing = dict.fromkeys(clip.video for clip in clips if clip.name not in found)
+    log.info("%s: %d of %d clips; missing: %s", out, len(found), len(clips), ", ".join(missing))
 
 
-def _find(clip: HDTFClip, files: dict[str, Path]) -> Iterator[ClipSource]:
-    """Find a clip in its video, or a file that holds this clip alone."""
-    both, address, person = f"{clip.source}_{clip.video}", ADDRESS.search(clip.url), person_of(clip.source, clip.video)
-    whole = _first(files, both, clip.video) or files.get(f"id={address[1]}" if address else "")
-    if whole and (height := _height(whole)):
-        scale = height / (clip.lines or height)
-        crop = Crop(*(round(scale * pixels) for pixels in clip.window)) if clip.window else None
-        yield ClipSource(clip.name, whole, clip.start, clip.end, person, crop)
-    elif cut := _first(files, clip.name, f"{both}_{clip.number}", f"{clip.video}_{clip.number}"):
-        yield ClipSource(clip.name, cut, identity=person)
-
-
-def _first(files: dict[str, Path], *names: str) -> Path | None:
-    return next((files[name.lower()] for name in names if name.lower() in files), None)
-
-
-@lru_cache
-def _height(video: Path) -> int:
-    try:
-        return probe(video).height
-    except MediaError as error:
-        log.warning("left out: %s", error)
-        return 0
-
-
-def _show(clips: Sequence[HDTFClip], found: set[str]) -> None:
-    """Print videos, clips and hours of each source, in the tables and found, and the videos that are missing."""
-    out = Console()
-    for source in (*SOURCES, ""):
-        some = [clip for clip in clips if clip.source.startswith(source)]
-        here = [clip for clip in some if clip.name in found]
-        out.print(f"{source or 'all'}: {_count(some)}; found {_count(here)}", highlight=False)
-    if missing := {clip.video: None for clip in clips if clip.name not in found}:
-        out.print(f"missing: {', '.join(missing)}", soft_wrap=True, highlight=False)
-
-
-def _count(clips: Sequence[HDTFClip]) -> str:
-    hours = sum(clip.end - clip.start for clip in clips) / 3600
-    return f"{len({clip.video for clip in clips})} videos, {len(clips)} clips, {hours:.2f} h"
+def _find(clip: HDTFClip, files: dict[str, Path]) -> ClipSource | None:
+    """Find a clip in its video, with the published crop in pixels of the file that is there."""
+    video, scale = files.get(f"{clip.source}_{clip.video}") or files.get(clip.video), 1.0
+    if video is None:
+        return None
+    with suppress(MediaError):  # an unreadable one is refused by prepare, with the reason
+        scale = probe(video).height / clip.lines if clip.lines else 1.0
+    crop = Crop(*(round(scale * pixels) for pixels in clip.window)) if clip.window else None
+    return ClipSource(clip.name, video, clip.start, clip.end, person_of(clip.source, clip.video), crop)

@@ -18,20 +18,18 @@ def run_jobs(
 ) -> Iterator[tuple[Job, Result | Exception]]:
     """Run `function(job)` for every job and yield (job, result) in the order in which they end.
 
-    A job that raises, takes longer than `timeout` or whose process dies yields its exception (TimeoutError,
+    A job that raises, takes longer than `timeout` seconds or whose process dies yields its exception (TimeoutError,
     pebble.ProcessExpired) in place of a result; the others go on. One worker without a timeout runs in this process.
 
     Args:
         function: importable by name, since processes are spawned; jobs and results are picklable.
-        timeout: seconds for each job.
     """
     if workers <= 1 and timeout is None:
         for job in jobs:
             try:
-                result: Result | Exception = function(job)
+                yield job, function(job)
             except Exception as error:
-                result = error
-            yield job, result
+                yield job, error
         return
     context = multiprocessing.get_context("spawn")
     workers = max(1, min(workers, len(jobs)))

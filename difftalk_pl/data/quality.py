@@ -51,7 +51,7 @@ def report(data: Path, workers: int = 1) -> None:
 def _write_page(root: Path, table: pd.DataFrame) -> Path:
     """Write ROOT/report/index.html: the spread of every measure, and all clips, refused and damaged ones included."""
     spread = table[list(MEASURES)].astype(float).describe(percentiles=[0.05, 0.5, 0.95]).T.drop(columns=["mean", "std"])
-    clips = pd.DataFrame(read_index(root).values()).merge(table, on="name", how="left", suffixes=("", "_found"))
+    clips = pd.DataFrame(read_index(root)).merge(table, on="name", how="left", suffixes=("", "_found"))
     clips["reason"] += clips.pop("reason_found").fillna("")
     clips = clips.map(lambda value: escape(value) if isinstance(value, str) else value)
     clips.insert(0, "", clips.name.map(PICTURE.format).where(clips.status == "ok", ""))

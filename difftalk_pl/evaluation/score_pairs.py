@@ -10,7 +10,7 @@ import numpy as np
 
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, open_clips, read_dataset
 from difftalk_pl.data.features.windows import FPS, RATE
-from difftalk_pl.data.make_clip import Settings, to_fractions
+from difftalk_pl.data.prepare import Settings, to_fractions
 from difftalk_pl.data.sources import find_videos
 from difftalk_pl.errors import UserError
 from difftalk_pl.faces.crop import Crop, crop_square, cut_frame, fill_gaps, smooth

@@ -10,15 +10,15 @@ def write_tables(folder: Path, videos: dict[str, dict]) -> Path:
     "url": "https://…"}; all but the times may be missing."""
     folder.mkdir(exist_ok=True)
     for source in SOURCES:
-        lines: dict[str, list[str]] = {key: [] for key in TABLES}
+        urls, times, crops, resolutions = [], [], [], []
         for place, video in videos.items():
             where, name = place.split("/")
             if where != source:
                 continue
-            lines["url"].append(f"{name} {video.get('url', f'https://example.org/watch?v={name}')}")
-            lines["times"].append(f"{name}.mp4 {' '.join(video['times'])}")
-            lines["lines"] += [f"{name}.mp4 {video['lines']}"] if "lines" in video else []
-            lines["crop"] += [f"{name}_{k}.mp4 {window}" for k, window in video.get("windows", {}).items()]
-        for key, table in TABLES.items():
-            (folder / f"{source}_{table}.txt").write_text("".join(f"{line}\n" for line in lines[key]))
+            urls.append(f"{name} {video.get('url', f'https://example.org/watch?v={name}')}")
+            times.append(f"{name}.mp4 {' '.join(video['times'])}")
+            resolutions += [f"{name}.mp4 {video['lines']}"] if "lines" in video else []
+            crops += [f"{name}_{k}.mp4 {window}" for k, window in video.get("windows", {}).items()]
+        for table, lines in zip(TABLES, (urls, times, crops, resolutions), strict=True):
+            (folder / f"{source}_{table}.txt").write_text("".join(f"{line}\n" for line in lines))
     return folder

@@ -13,8 +13,7 @@ import pytest
 pytest.importorskip("yt_dlp")
 
 from difftalk_pl.__main__ import main
-from difftalk_pl.data.hdtf_download import hdtf_download
-from difftalk_pl.errors import UserError
+from difftalk_pl.data.hdtf import hdtf_download
 from difftalk_pl.media.writer import write_video
 from tests.data.hdtf_tables import write_tables
 from tests.data.video_server import serving
@@ -48,21 +47,20 @@ def rows(out: Path) -> dict[str, dict[str, str]]:
 
 
 def test_each_video_has_its_status_and_the_next_run_tries_only_what_failed(server, film, tmp_path, capsys):
-    kinds = ("ok", "gone", "removed", "busy", "forbidden", "page", "cut")
+    kinds = ("ok", "gone", "busy", "forbidden", "page", "cut")
     tables, out = tables_of(tmp_path / "tables", server, *kinds), tmp_path / "videos"
-    with pytest.raises(UserError, match=r"2 videos failed; the reasons are in downloads\.csv"):
-        hdtf_download(tables, out)
+    hdtf_download(tables, out)
     found = {name.lower(): (row["status"], row["reason"]) for name, row in rows(out).items()}
-    whole = {"ok": ("done", ""), "busy": ("done", ""), "cut": ("done", "")}
-    assert found.items() >= whole.items()
-    assert {kind for kind, (status, _) in found.items() if status == "gone"} == {"gone", "removed"}
-    assert "HTTP Error 403" in found["forbidden"][1] and "Unsupported URL" in found["page"][1]
-    assert all((out / f"{kind.title()}.mp4").read_bytes() == film for kind in whole)
+    assert [kind for kind in kinds if found[kind] == ("done", "")] == ["ok", "busy", "cut"]
+    for kind, reason in {"gone": "HTTP Error 404", "forbidden": "HTTP Error 403", "page": "Unsupported URL"}.items():
+        assert found[kind][0] == "failed" and reason in found[kind][1]
+    assert all((out / f"{kind.title()}.mp4").read_bytes() == film for kind in ("ok", "busy", "cut"))
     server.counts.clear()
     arguments = ["hdtf", "download", "--annotations", str(tables), "--out", str(out)]
-    assert main([*arguments, "--only", "[Ok,Gone,Page]"]) == 1
-    assert set(server.counts) == {"page"} and "1 videos failed" in capsys.readouterr().err.splitlines()[-1]
-    assert main([*arguments, "--only", "Gone", "--retry_gone", "true"]) == 0
+    assert main([*arguments, "--only", "[Ok,Page]"]) == 0
+    assert set(server.counts) == {"page"} and "1 of 2 videos failed" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*arguments, "--only", "Gone"]) == 1
+    assert "no video could be downloaded" in capsys.readouterr().err.splitlines()[-1]
     assert set(server.counts) == {"page", "gone"} and len(rows(out)) == len(kinds)
 
 

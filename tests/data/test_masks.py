@@ -8,8 +8,8 @@ from scipy.ndimage import distance_transform_edt
 
 from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.features.windows import FPS
-from difftalk_pl.data.make_clip import Settings, to_fractions
 from difftalk_pl.data.masks import MaskPolicy, hide
+from difftalk_pl.data.prepare import Settings, to_fractions
 from difftalk_pl.faces.crop import crop_square, fill_gaps, smooth
 from difftalk_pl.faces.track import track_faces
 from difftalk_pl.media.video import probe, read_frames

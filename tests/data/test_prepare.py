@@ -1,6 +1,5 @@
 """The whole command on videos that are made here from one photograph, good ones and every kind of bad ones."""
 
-import csv
 import itertools
 import json
 import os
@@ -73,8 +72,7 @@ def prepared(sources, tmp_path_factory) -> Path:
 
 
 def table(root: Path) -> dict[str, dict[str, str]]:
-    with (root / "clips.csv").open(newline="") as file:
-        return {row["name"]: row for row in csv.DictReader(file)}
+    return {row["name"]: row for row in read_index(root)}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +80,7 @@ def table(root: Path) -> dict[str, dict[str, str]]:
     [
         ("short", "2.0 s long, at least 3 s are needed"),
         ("mute", "no audio track"),
-        ("faceless", "no face found"),
+        ("sub_faceless", "no face found"),
         ("text", "unreadable: not a media file"),
         ("truncated", "damaged: Invalid data"),
         ("small", "face too small: "),
@@ -151,10 +149,9 @@ def test_only_changed_sources_and_settings_are_made_again(sources, tmp_path, cap
     assert "1 prepared" in run(smoothing=2)
     assert not np.array_equal(raw, open_clips(root)[0].landmarks)
     os.utime(folder / "good.mp4")  # the same content
-    assert "1 skipped" in (said := run(smoothing=2)) and "still refused short: 2.0 s long" in said
-    assert run(smoothing=2, retry_refused=True).startswith("refused short")
-    assert "still refused" not in run(smoothing=2, min_seconds=1)
-    assert [row.status for row in read_index(root).values()] == ["ok", "ok"] and not [*(root / "refused").iterdir()]
+    assert "1 skipped" in (said := run(smoothing=2)) and "refused short: 2.0 s long" in said
+    assert "2 prepared" in run(smoothing=2, min_seconds=1)
+    assert [row["status"] for row in read_index(root)] == ["ok", "ok"] and not [*(root / "refused").iterdir()]
     shutil.copyfile(folder / "short.mp4", folder / "good.mp4")
     assert "1 prepared" in (said := run(smoothing=2, min_seconds=1)) and "1 skipped" in said
     assert [clip.frames for clip in open_clips(root)] == [50, 50]
@@ -181,7 +178,7 @@ def test_what_is_wrong_with_the_command_is_said_before_any_work(sources, prepare
 def test_command_line(sources, tmp_path, capfd):
     videos = [str(sources / "mute.mp4"), str(sources / "text.mp4")]
     options = ["--out", str(tmp_path / "out"), "--size", "64", "--min_seconds=1.5", "--features", "mfcc"]
-    assert main(["prepare", *videos, *options, "--retry_refused", "true"]) == 1
+    assert main(["prepare", *videos, *options]) == 1
     said = capfd.readouterr().err.splitlines()
     assert "refused mute: no audio track" in said and "no clip could be prepared" in said[-1]
 
@@ -191,7 +188,7 @@ def test_a_full_disk_refuses_no_clip_for_good(sources, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("difftalk_pl.data.make_clip.write_clip", full)
+        patched.setattr("difftalk_pl.data.prepare.write_clip", full)
         with pytest.raises(UserError, match=r"1 clips failed .* tries them again"):
             prepare([sources / "good.mp4"], tmp_path, size=64)
     assert not (tmp_path / "refused").exists()

@@ -34,68 +34,51 @@ def lay(folder: Path, *files: str) -> Path:
         ("M003/video/front/neutral/level_1/001.mp4", "M003_video_front_neutral_level_1_001", "M003"),
         ("main/5535415699068794046/00001.mp4", "main_5535415699068794046_00001", "5535415699068794046"),
         ("WRA_AdamKinzinger2_000.mp4", "WRA_AdamKinzinger2_000", "AdamKinzinger"),
-        ("hdtf/RD_Radio1_001.mp4", "RD_Radio1_001", "Radio1"),
+        ("hdtf/RD_Radio1_001.mp4", "hdtf_RD_Radio1_001", "Radio1"),
         ("WDA_WhipJimClyburn.mp4", "WDA_WhipJimClyburn", "JamesClyburn"),
         ("RDX_Anna_000.mp4", "RDX_Anna_000", "RDX_Anna_000"),
-        ("interviews/anna.mp4", "anna", "anna"),
+        ("interviews/anna.mp4", "interviews_anna", "interviews_anna"),
         ("anna/001.mp4", "anna_001", "anna_001"),
-        ("id123/talk.mp4", "talk", "talk"),
-        ("Zoë/été – 1.final.mov", "été – 1.final", "été – 1.final"),
+        ("id123/talk.mp4", "id123_talk", "id123_talk"),
+        ("Zoë/été – 1.final.mov", "Zoë_été – 1.final", "Zoë_été – 1.final"),
     ],
 )
 def test_names_and_people_of_published_datasets_and_of_own_videos(inside, name, person):
-    assert clip_name(TOP / inside, TOP, "auto") == name
-    assert identity_of(TOP / inside, TOP, name, "auto") == person
+    assert clip_name(TOP / inside, TOP) == name
+    assert identity_of(TOP / inside, TOP) == person
 
 
-def test_lrs_is_known_by_its_transcripts_and_by_no_folder_above_the_searched_one(tmp_path):
-    video = lay(tmp_path, "any/talk/00001.mp4") / "any/talk/00001.mp4"
-    assert identity_of(video, tmp_path, "n", "auto") == "n"
-    video.with_suffix(".txt").write_text("Text:  IT IS\n")
-    assert identity_of(video, tmp_path, "n", "auto") == "talk"
-    assert identity_of(Path("/srv/main/videos/001.mp4"), Path("/srv/main/videos"), "001", "auto") == "001"
-
-
-@pytest.mark.parametrize(
-    "inside, rule, person",
-    [
-        ("s1/video/bbaf2n.mpg", "name", "n"),
-        ("s1/video/bbaf2n.mpg", "folder", "video"),
-        ("s1/video/bbaf2n.mpg", "top", "s1"),
-        ("bbaf2n.mpg", "top", "any"),
-        ("M2Ohb0FAaJU_1.mp4", "prefix", "M2Ohb0FAaJU"),
-        ("anna.mp4", "prefix", "n"),
-    ],
-)
-def test_rules_of_identity(inside, rule, person):
-    assert identity_of(TOP / inside, TOP, "n", rule) == person
+def test_identities_by_folder_and_by_name():
+    for folder, inside, person in [("any", "s1/video/bbaf2n.mpg", "s1"), ("any/anna", "talk.mp4", "anna")]:
+        assert identity_of(Path("/data") / folder / inside, Path("/data") / folder, "folder") == person
+    assert identity_of(TOP / "id10001/x/1.mp4", TOP, "name") == "id10001_x_1"
+    assert identity_of(Path("/srv/main/videos/001.mp4"), Path("/srv/main/videos")) == "001", "no folder above counts"
 
 
 def test_folders_are_searched_and_a_file_that_is_reached_twice_counts_once(tmp_path):
     lay(tmp_path / "in", "a/talk.mp4", "b/anna.MOV", "notes.txt", ".hidden/x.mp4", "a/.y.mp4", "odd.name")
-    (tmp_path / "in" / "link.mp4").symlink_to(tmp_path / "in" / "a" / "talk.mp4")
     lay(tmp_path / "elsewhere", "ben.mkv")
     (tmp_path / "in" / "c").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in" / "b" / "loop").symlink_to(tmp_path / "in")
     found = find_sources([tmp_path / "in", tmp_path / "in" / "b" / "anna.MOV", tmp_path / "in" / "odd.name"])
-    assert [source.name for source in found] == ["anna", "ben", "odd", "talk"]
-    assert all(source.is_whole and source.video.is_absolute() for source in found)
+    assert [source.name for source in found] == ["a_talk", "b_anna", "c_ben", "odd"]
+    assert all(source.video.is_absolute() for source in found)
 
 
 def test_what_cannot_be_found_or_named_is_an_error_with_its_remedy(tmp_path):
     lay(tmp_path, "s1/bbaf2n.mpg", "s2/bbaf2n.mpg", "empty/notes.txt", "odd/two\nlines.mp4")
     both = [tmp_path / "s1", tmp_path / "s2"]
-    with pytest.raises(UserError, match=r"s1/bbaf2n\.mpg and .*s2/bbaf2n\.mpg .* clip 'bbaf2n': give --names path"):
+    with pytest.raises(UserError, match=r"s1/bbaf2n\.mpg and .*s2/bbaf2n\.mpg .* clip 'bbaf2n': give the folder above"):
         find_sources(both)
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         find_sources([tmp_path / "nowhere"])
-    with pytest.raises(UserError, match="empty: no videos"):
+    with pytest.raises(UserError, match="no videos"):
         find_sources([tmp_path / "empty"])
     with pytest.raises(UserError, match="cannot be a folder's name"):
         find_sources([tmp_path / "odd"])
     (tmp_path / "odd" / "two\nlines.mp4").unlink()
     assert list(find_videos([tmp_path / "s1"])) == ["bbaf2n"]
-    found = find_sources([tmp_path], names="path", identity="top")
+    found = find_sources([tmp_path], identity="folder")
     assert [(source.name, source.identity) for source in found] == [("s1_bbaf2n", "s1"), ("s2_bbaf2n", "s2")]
 
 
@@ -127,9 +110,9 @@ def test_lists_say_which_seconds_of_which_videos_are_clips(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("file,start\na.mp4,0\n", "columns file, start; expected video and any of start, end"),
-        ("video;start\na.mp4;0\n", "expected video"),
-        ("video,start_time\na.mp4,0\n", "columns video, start_time; expected"),
+        ("file,start\na.mp4,0\n", "line 2: .*expected a column video and any of start, end"),
+        ("video;start\na.mp4;0\n", "expected a column video"),
+        ("video,start_time\na.mp4,0\n", "expected a column video"),
         ("video,start,end\na.mp4,0,5\nb.mp4,5,5\n", "line 3: video 'b.mp4' from '5' to '5' is no clip"),
         ("video,start\na.mp4,soon\n", "line 2: 'soon' is no time; expected seconds or a clock"),
         ("video,crop\na.mp4,1 2\n", "line 2: "),

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 CHUNK = 1 << 14
-ALWAYS = {"gone": 404, "removed": 410, "forbidden": 403}
+ALWAYS = {"gone": 404, "forbidden": 403}
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """/KIND/film.mp4 sends `film`. /gone/, /removed/ and /forbidden/ refuse; /busy/ refuses the data twice.
+    """/KIND/film.mp4 sends `film`. /gone/ and /forbidden/ refuse; /busy/ refuses the data twice.
 
     /cut/ breaks off half way when the data are first asked for; /slow/ waits `pause` seconds between chunks; /page/ is
     HTML; /signed/ wants a cookie.
