@@ -30,7 +30,7 @@ REMEDY = (
 class DeepSpeech(nn.Module):
     """Three dense layers, one LSTM in each direction over the whole clip, two dense layers.
 
-    The third layer and the LSTM's output are 2 * hidden wide. Memory grows with the clip, about 0.2 GB a minute.
+    The third layer and the LSTM's output are 2 * hidden wide. Memory grows with the clip, about 0.3 GB a minute.
     """
 
     def __init__(self, hidden: int = 2048, classes: int = 29) -> None:
