@@ -80,17 +80,9 @@ def measure(arguments: argparse.Namespace, weights: Weights, codec: LatentCodec,
     result = scores.finish(["model"])
     if result.reasons:
         raise SystemExit(str(result.reasons))
-    means = {}
-    for method in (GROUND_TRUTH, "model"):
-        values = [score.values for score in result.scores[method].values()]
-        means[method] = {name: _mean([one.get(name) for one in values]) for name in SHOWN}
+    found = {method: result.methods[method]["overall"] for method in (GROUND_TRUTH, "model")}
+    means = {method: {name: overall[name] for name in SHOWN} for method, overall in found.items()}
     return means, seconds / sum(result.frames.values())
-
-
-def _mean(values: list[float | None]) -> float | None:
-    """Of the clips that have it: silence, for one, is not in all of them."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def run(arguments: argparse.Namespace) -> None:

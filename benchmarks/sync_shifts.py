@@ -20,8 +20,7 @@ from jsonargparse import auto_cli
 
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, open_clips
 from difftalk_pl.data.sync import bounds
-from difftalk_pl.evaluation.sync import LARGEST_SHIFT, shifted_distances, sync_scores
-from difftalk_pl.evaluation.sync_judge import SyncJudge
+from difftalk_pl.evaluation.sync import LARGEST_SHIFT, SyncJudge, SyncStream, shifted_distances, sync_scores
 
 CHUNK = 32
 MEASURED = ("offset", "moved by", "confidence", "distance", "median", "pairs", "window")
@@ -63,7 +62,8 @@ def run(
 
 def judged(judge: SyncJudge, clip: Clip, start: int, end: int, late: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings of a part of a clip with the sound of so many frames before."""
-    stream, reader = judge.open(clip.landmarks[start:end], end - start, clip.reader()[0].shape[0]), clip.reader()
+    reader = clip.reader()
+    stream = SyncStream(judge, clip.landmarks[start:end], reader[0].shape[0])
     for first in range(start, end, CHUNK):
         stream.add(np.stack([reader[frame] for frame in range(first, min(first + CHUNK, end))]))
     sound = clip.audio()[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]

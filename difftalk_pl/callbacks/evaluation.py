@@ -12,7 +12,7 @@ from difftalk_pl.data.sync import SyncCrop
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.clip_scores import ClipScores
 from difftalk_pl.evaluation.judge import Judge, Measuring
-from difftalk_pl.evaluation.results import EvaluationResult, write_results
+from difftalk_pl.evaluation.results import EvaluationResult
 from difftalk_pl.generation.steps import ClipGeneration
 from difftalk_pl.models.perceptual import Network
 from difftalk_pl.revision import revision
@@ -86,17 +86,16 @@ class Evaluation(L.Callback):
             return
         key = {"fit": "val"}.get(trainer.state.fn.value, trainer.state.fn.value)
         result = self.result = self.scores.finish(pl_module.methods)
-        self.scores, methods = None, result.methods()
+        self.scores, methods = None, result.methods
         own = methods[pl_module.method]["overall"] if pl_module.method in methods else {}
         pl_module.log_dict({f"{key}/{measure}": value for measure, value in own.items() if value is not None})
         pl_module.log(f"{key}/failed_clips", float(len(result.reasons)))
         if trainer.is_global_zero:
             _log_methods(trainer, key, {name: found for name, found in methods.items() if name != pl_module.method})
         if key in RESULTS and trainer.is_global_zero:
-            content = result.content(
-                _protocol(trainer, self.judge), {"seen_in_training": _seen_in_training(trainer)}, model=_model(trainer)
-            )
-            write_results(Path(trainer.default_root_dir) / RESULTS[key], content)
+            seen, near = _seen_in_training(trainer), _near_references(trainer.datamodule, result.frames)
+            path, about = Path(trainer.default_root_dir) / RESULTS[key], _protocol(trainer, self.judge)
+            result.write(path, about, {"seen_in_training": seen, "near_references": near}, model=_model(trainer))
             _log_table(trainer, key, methods)
         if key in RESULTS and len(result.reasons) == len(result.frames):
             first = next(iter(result.reasons.values()), "there was no batch")
@@ -178,3 +177,14 @@ def _seen_in_training(trainer: Any) -> list[str] | None:
     data = trainer.datamodule
     evaluated = {clip.identity for clip, _ in data.evaluation_clips}
     return None if data.trained_on is None else sorted(evaluated & set(data.trained_on))
+
+
+def _near_references(data: Any, frames: dict[str, int]) -> dict[str, int]:
+    """Return how many frames of each clip had no reference min_reference_gap away and took the furthest one."""
+    windows, gap = data.evaluated, data.rule.min_gap
+    clips = [clip for clip in windows.clips if windows.has_reference and windows.picture is None]
+    near = {
+        clip.name: sum(clip.pool - gap <= clip.source_frame(frame) < gap for frame in range(frames.get(clip.name, 0)))
+        for clip in clips
+    }
+    return {name: count for name, count in near.items() if count}

@@ -89,8 +89,8 @@ class EvaluationMedia(L.Callback):
     ) -> None:
         files["sheets"].append(save_picture(Path(f"{stem}.png"), contact_sheet(list(sheet.items()))))
         result = getattr(evaluation_of(trainer), "result", None)
-        found = {} if result is None else {name: scores.get(clip) for name, scores in result.scores.items()}
-        if curves := {name: score.curve for name, score in found.items() if score is not None and score.curve}:
+        found = {} if result is None else {name: method["curves"].get(clip) for name, method in result.methods.items()}
+        if curves := {name: curve for name, curve in found.items() if curve}:
             files["sync"].append(offset_curves(Path(f"{stem}_sync.png"), curves, f"{clip}: offset by SyncNet"))
         clips = {each.name: each for each, _ in trainer.datamodule.evaluation_clips}
         sound = clips[clip].audio(0, len(next(iter(video.values()))))

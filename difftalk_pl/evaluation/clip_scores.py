@@ -10,9 +10,8 @@ from torch import Tensor, distributed
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip
 from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.errors import UserError
-from difftalk_pl.evaluation.judge import GROUND_TRUTH, ClipJudge, Judge
-from difftalk_pl.evaluation.method_judge import ClipScore
-from difftalk_pl.evaluation.results import EvaluationResult
+from difftalk_pl.evaluation.judge import ALL, GROUND_TRUTH, ClipJudge, ClipScore, Judge
+from difftalk_pl.evaluation.results import EvaluationResult, summarise
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +47,10 @@ class ClipScores:
 
     Args:
         judge: measures.
-        clips: of all processes, with the number of frames of each.
+        clips: of all processes, with the number of frames of each; they give the order of the results.
     """
 
-    def __init__(self, judge: Judge, clips: Sequence[tuple[Clip, int]]) -> None:
+    def __init__(self, judge: Judge, clips: Sequence[tuple[Clip, int]] = ()) -> None:
         self.judge = judge
         self.clips = {clip.name: (clip, frames) for clip, frames in clips}
         self.open: dict[str, tuple[ClipJudge, np.ndarray]] = {}  # with its sound
@@ -62,36 +61,37 @@ class ClipScores:
     def add(self, batch: Mapping[str, Any], generated: Mapping[str, Tensor] | None) -> None:
         """Measure a ClipBatch and its frames by method, (B, 3, H, W) in [-1, 1]."""
         for name, reason in batch["failed"].items():
-            self._fail(name, reason)
+            self.fail(name, reason)
         for part in () if generated is None else split_by_clip(batch["window"], generated):
             try:
                 if part.clip not in self.reasons:
                     self._add_clip(part, generated or {})
             except (UserError, OSError) as error:
-                self._fail(part.clip, str(error))
+                self.fail(part.clip, str(error))
 
     def _add_clip(self, part: ClipFrames, generated: Mapping[str, Tensor]) -> None:
         for name, frames in generated.items():
             if not frames[part.rows].isfinite().all():
                 raise UserError(f"{name}: frames with numbers that are not finite, from frame {part.first}")
-        true = part.methods[GROUND_TRUTH]
+        true = part.methods.pop(GROUND_TRUTH)
         if part.clip not in self.open:
             clip, count = self.clips[part.clip]
             landmarks = np.array(clip.landmarks[:count])
             if not np.isfinite(landmarks).all():
                 raise UserError(f"{clip.folder / 'landmarks.npy'}: not finite everywhere; prepare its clip again")
-            self.open[part.clip] = self.judge.open(count, true.shape[1], landmarks), clip.audio(0, count)
-        judge = self.open[part.clip][0]
+            self.open[part.clip] = ClipJudge(self.judge, count, true.shape[1], landmarks), clip.audio(0, count)
+        judge, samples = self.open[part.clip]
         judge.add(true, part.methods, part.mask)
         if judge.seen == judge.frames:
-            self._finish(part.clip)
+            del self.open[part.clip]
+            self.keep(part.clip, judge, dict.fromkeys(judge.methods, samples))
 
-    def _finish(self, name: str) -> None:
-        judge, samples = self.open.pop(name)
-        sound = samples[: judge.seen * SAMPLES_PER_FRAME]
-        self.scores[name], self.frames[name] = judge.scores(dict.fromkeys(judge.methods, sound)), judge.seen
+    def keep(self, name: str, judge: ClipJudge, samples: Mapping[str, np.ndarray | None]) -> None:
+        """Keep the scores of a clip whose frames have all come. `samples`: as for ClipJudge.scores."""
+        self.scores[name], self.frames[name] = judge.scores(samples), judge.seen
 
-    def _fail(self, name: str, reason: str) -> None:
+    def fail(self, name: str, reason: str) -> None:
+        """Note why a clip is not scored."""
         log.warning("%s: not scored: %s", name, reason)
         self.open.pop(name, None)
         self.reasons[name], self.frames[name] = reason, 0
@@ -104,20 +104,18 @@ class ClipScores:
         Args:
             methods: names that failed clips get where all clips failed.
         """
-        for name in list(self.open):
-            self._finish(name)
+        for name, (judge, samples) in self.open.items():
+            self.keep(name, judge, dict.fromkeys(judge.methods, samples[: judge.seen * SAMPLES_PER_FRAME]))
         ranks: list[Any] = [(self.scores, self.frames, self.reasons)]
         if distributed.is_available() and distributed.is_initialized():
             ranks *= distributed.get_world_size()
             distributed.all_gather_object(ranks, ranks[0])
         scores, frames, reasons = ({name: one for part in parts for name, one in part.items()} for parts in zip(*ranks))
+        frames = {name: frames[name] for name in (self.clips or frames) if name in frames}
         found = dict.fromkeys(method for by_method in scores.values() for method in by_method)
-        order = [name for name in self.clips if name in frames]
-        by_method = {
-            method: {
-                name: ClipScore.nothing(reasons[name]) if name in reasons else scores[name][method] for name in order
-            }
-            for method in found or (GROUND_TRUTH, *methods)
-        }
-        failed = {name: reasons[name] for name in order if name in reasons}
-        return EvaluationResult(by_method, {name: frames[name] for name in order}, failed)
+        summaries = {}
+        for method in found or (GROUND_TRUTH, *methods):
+            of_failed = {name: ClipScore(dict.fromkeys(ALL), dict.fromkeys(ALL, reasons[name])) for name in reasons}
+            clips = {name: of_failed[name] if name in reasons else scores[name][method] for name in frames}
+            summaries[method] = summarise(clips, frames)
+        return EvaluationResult(summaries, frames, {name: reasons[name] for name in frames if name in reasons})

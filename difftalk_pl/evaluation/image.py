@@ -11,6 +11,15 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 DATA_RANGE = 2.0  # frames are in [-1, 1]
 
 
+def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the mean of every frame, (B, C, H, W) -> (B,) float64; of a `similarity_map` it is SSIM.
+
+    mask: (B, 1, H, W); only where it is 1. Without a pixel of it the mean is nan.
+    """
+    weight = torch.ones_like(values) if mask is None else (mask > 0.5).expand_as(values)
+    return (values * weight.double()).flatten(1).sum(1) / weight.double().flatten(1).sum(1)
+
+
 def psnr(generated: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return the peak signal-to-noise ratio of every frame in dB, infinite for equal frames.
 
@@ -21,10 +30,7 @@ def psnr(generated: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
     Returns:
         (B,) float64.
     """
-    error = (generated.double() - true.double()).square()
-    weight = torch.ones_like(error) if mask is None else (mask > 0.5).expand_as(error).double()
-    mean = (error * weight).flatten(1).sum(1) / weight.flatten(1).sum(1)
-    return 10 * torch.log10(DATA_RANGE**2 / mean)
+    return 10 * torch.log10(DATA_RANGE**2 / masked_mean((generated.double() - true.double()).square(), mask))
 
 
 def similarity_map(generated: Tensor, true: Tensor) -> Tensor:
@@ -40,15 +46,6 @@ def similarity_map(generated: Tensor, true: Tensor) -> Tensor:
     pairs = zip(generated.float().split(size), true.float().split(size))
     options: dict[str, Any] = {"data_range": DATA_RANGE, "reduction": "none", "return_full_image": True}
     return torch.cat([structural_similarity_index_measure(*pair, **options)[1] for pair in pairs])
-
-
-def ssim(similarity: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return the structural similarity of every frame, (B,) float64: the mean of a `similarity_map`, or where a mask
-    (B, 1, H, W) is 1."""
-    if mask is None:
-        mask = torch.ones_like(similarity)
-    weight = (mask > 0.5).expand_as(similarity).double()
-    return (similarity * weight).flatten(1).sum(1) / weight.flatten(1).sum(1)
 
 
 def lpips(layers: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
@@ -67,6 +64,5 @@ def lpips(layers: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
     """
     if mask is None:
         return torch.stack([layer.double().mean((1, 2, 3)) for layer in layers]).sum(0)
-    weight = (mask > 0.5).double()
     enlarged = [F.interpolate(layer.double(), mask.shape[-2:], mode="bilinear") for layer in layers]
-    return (torch.stack(enlarged).sum(0) * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+    return masked_mean(torch.stack(enlarged).sum(0), mask)

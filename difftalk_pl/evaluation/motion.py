@@ -1,10 +1,11 @@
-"""Motion that no speaker makes: jitter from frame to frame, and lips that move in silence."""
+"""Measures of landmarks: the mouth's distance, jitter from frame to frame, and lips that move in silence."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from difftalk_pl.evaluation.faces import MOUTH, SIDE
-
+SIDE = 256  # pixels: distances are those in a frame of this side, whatever the frames' own
+MOUTH = slice(48, 68)  # outer and inner lips
 NOSE_AND_EYES = slice(27, 48)
 FRAME = 640  # samples of 16 kHz sound that belong to a frame at 25 fps
 FULL_SCALE = 32768
@@ -13,6 +14,18 @@ BELOW_LOUD = 35.0  # dB under the loud level from which a frame is quiet
 FLOOR = -60.0  # dB of full scale under which a frame is quiet in any clip
 SHORTEST_SILENCE = 5  # frames, 0.2 s: shorter gaps are closures within words
 CLOSING = 3  # frames at the beginning of a silence in which lips may still close
+
+
+def lmd(generated: Tensor, true: Tensor) -> Tensor:
+    """Return the mean distance of the 20 points of the mouth in every frame, (T,) float64, in pixels of 256 x 256.
+
+    Chen et al., "Lip Movements Generation at a Glance", ECCV 2018, move the mean points of the two mouths onto each
+    other first. Here the generated frame is an edit of the true one, so the points are compared where they are.
+
+    Args:
+        generated, true: (T, 68, 2), fractions of the frame's side.
+    """
+    return SIDE * (generated[:, MOUTH].double() - true[:, MOUTH].double()).norm(dim=-1).mean(-1)
 
 
 def acceleration(x: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -35,7 +48,7 @@ def acceleration(x: Tensor, weight: Tensor | None = None) -> Tensor:
     return size.sum()
 
 
-def silent_frames(samples: Tensor, frames: int) -> Tensor:
+def silent_frames(samples: np.ndarray) -> Tensor:
     """Return in which frames nobody speaks, so that lips should be still. Not in the paper.
 
     A frame is quiet whose RMS lies 35 dB under the clip's loud level (the 95th percentile over frames) or under -60 dB
@@ -43,19 +56,18 @@ def silent_frames(samples: Tensor, frames: int) -> Tensor:
     A clip without a frame above -60 dB holds no voice: all of it is silent.
 
     Args:
-        samples: (frames * 640,) int16 at 16 kHz, or an array of them.
+        samples: (frames * 640,) int16 at 16 kHz.
 
     Returns:
         (frames,) bool.
     """
-    samples = torch.as_tensor(samples)
-    rms = samples.view(-1, FRAME).double().square().mean(1).sqrt() / FULL_SCALE
+    rms = torch.from_numpy(np.array(samples)).view(-1, FRAME).double().square().mean(1).sqrt() / FULL_SCALE
     floor = 10 ** (FLOOR / 20)
     if not (rms >= floor).any():
-        return torch.ones(frames, dtype=torch.bool)
+        return torch.ones(len(rms), dtype=torch.bool)
     quiet = rms < max(floor, float(rms.quantile(LOUD)) * 10 ** (-BELOW_LOUD / 20))
     _, run, lengths = quiet.int().unique_consecutive(return_inverse=True, return_counts=True)
-    place = torch.arange(frames) - (lengths.cumsum(0) - lengths)[run]
+    place = torch.arange(len(rms)) - (lengths.cumsum(0) - lengths)[run]
     return quiet & (lengths[run] >= SHORTEST_SILENCE) & (place >= CLOSING)
 
 

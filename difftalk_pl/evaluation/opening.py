@@ -20,7 +20,8 @@ def true_opening(landmarks: Tensor) -> Tensor:
 def dark_opening(image: Tensor, landmarks: Tensor) -> Tensor:
     """Return the share of a window around the mouth that is as dark as the inside of a mouth.
 
-    The window is placed by eyes and nose alone, so that it does not depend on the true mouth.
+    The window, upright in the face's axes, is placed by eyes and nose alone, so that it does not depend on the true
+    mouth.
 
     Args:
         image: (B, 3, H, W) in [-1, 1].
@@ -29,7 +30,17 @@ def dark_opening(image: Tensor, landmarks: Tensor) -> Tensor:
     Returns:
         (B,) between 0 and 1.
     """
-    inside = _window(landmarks, image.shape[-1])
+    size = image.shape[-1]
+    between, across, nose = _face(landmarks)
+    between, nose = between * size, nose * size
+    down = torch.stack([-across[:, 1], across[:, 0]], dim=-1)
+    unit = (nose * down).sum(-1).clamp(min=1.0)
+    centre = between + (nose * across).sum(-1, keepdim=True) * across + MOUTH_CENTRE * unit[:, None] * down
+    axis = torch.arange(size, device=landmarks.device) + 0.5
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)[None] - centre[:, None, None]
+    horizontal = torch.einsum("bhwx,bx->bhw", grid, across).abs() / unit[:, None, None]
+    vertical = torch.einsum("bhwx,bx->bhw", grid, down).abs() / unit[:, None, None]
+    inside = (horizontal <= HALF_WIDTH) & (vertical <= HALF_HEIGHT)
     luminance = torch.einsum("bchw,c->bhw", (image + 1) / 2, image.new_tensor(LUMINANCE))
     median = torch.stack([frame[window].median() for frame, window in zip(luminance, inside)])
     darkness = ((DARK - luminance / median.clamp(min=1e-3)[:, None, None]) / 0.2 + 0.5).clamp(0, 1)
@@ -42,23 +53,3 @@ def _face(landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     across = (left - right) / (left - right).norm(dim=-1, keepdim=True).clamp(min=1e-6)
     between = (right + left) / 2
     return between, across, landmarks[:, NOSE_BASE].mean(1) - between
-
-
-def _window(landmarks: Tensor, size: int) -> Tensor:
-    """Return (B, size, size) bool: the upright box around the mouth in the face's axes."""
-    between, across, nose = (part * size for part in _face(landmarks))
-    across = across / size
-    down = torch.stack([-across[:, 1], across[:, 0]], dim=-1)
-    unit = (nose * down).sum(-1).clamp(min=1.0)
-    centre = between + (nose * across).sum(-1, keepdim=True) * across + MOUTH_CENTRE * unit[:, None] * down
-    axis = torch.arange(size, device=landmarks.device) + 0.5
-    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)[None] - centre[:, None, None]
-    horizontal = torch.einsum("bhwx,bx->bhw", grid, across).abs() / unit[:, None, None]
-    vertical = torch.einsum("bhwx,bx->bhw", grid, down).abs() / unit[:, None, None]
-    return (horizontal <= HALF_WIDTH) & (vertical <= HALF_HEIGHT)
-
-
-def correlation(x: Tensor, y: Tensor) -> float:
-    """Return Pearson's correlation over time, which no constant offset or scale changes; nan for a constant input."""
-    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
-    return float((x @ y) / (x.norm() * y.norm()))

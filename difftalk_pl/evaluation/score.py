@@ -1,25 +1,70 @@
 """The command `score`: the measures of `test` for anybody's videos."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jsonargparse.typing import PositiveInt
 
-from difftalk_pl.data.features.windows import FPS
+from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, open_clips
+from difftalk_pl.data.features.windows import FPS, RATE
+from difftalk_pl.data.make_clip import Settings, to_fractions
 from difftalk_pl.data.masks import MaskName, MaskPolicy
+from difftalk_pl.data.sources import find_videos
 from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError
-from difftalk_pl.evaluation.judge import GROUND_TRUTH, Judge, Measuring
-from difftalk_pl.evaluation.method_judge import OF_THE_MOUTH, ClipScore
-from difftalk_pl.evaluation.results import EvaluationResult, write_results
-from difftalk_pl.evaluation.score_pairs import FACE, CropName, Footage, frame_sides, is_dataset, open_pair, pair_up
+from difftalk_pl.evaluation.clip_scores import ClipScores
+from difftalk_pl.evaluation.judge import GROUND_TRUTH, ClipJudge, Judge, Measuring
+from difftalk_pl.faces.crop import Crop, crop_square, cut_frame, fill_gaps, smooth
+from difftalk_pl.faces.track import track_faces
+from difftalk_pl.media.audio import fit_audio, read_audio
+from difftalk_pl.media.video import probe, read_frames
 from difftalk_pl.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-LPIPS_OPTION = "`--measuring.lpips {} --measuring.lpips_weights FILE`"
+FACE = Settings()  # as `prepare` finds it
+Audio = Literal["own", "reference"]
+
+
+class Pair(NamedTuple):
+    """A video and its reference, None where one side is missing; clip: the reference's, if it is a prepared one."""
+
+    name: str
+    video: Path | None
+    reference: Path | None
+    clip: Clip | None = None
+
+
+class Footage(NamedTuple):
+    """A pair that can be compared.
+
+    frames: that both have; square: what is compared of each frame; landmarks: (T, 68, 2) of the reference, fractions of
+    the square, or None and the reason; sounds: of the video and of the reference, (T * 640,) int16, None without a
+    track; left_out: frames of each beyond the other's end.
+    """
+
+    video: Path
+    reference: Path
+    frames: int
+    square: Crop
+    landmarks: np.ndarray | None
+    no_face: str | None
+    sounds: tuple[np.ndarray | None, np.ndarray | None]
+    left_out: dict[str, int]
+
+    def chunks(self, size: int = 16) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield frames of the video and of the reference at the same times, (n, S, S, 3) uint8 each."""
+        both = zip(read_frames(self.video, FPS), read_frames(self.reference, FPS))
+        cut = ([cut_frame(frame, self.square, self.square.side) for frame in frames] for frames in both)
+        frames = islice(cut, self.frames)
+        while chunk := list(islice(frames, size)):
+            video, reference = map(np.stack, zip(*chunk))
+            yield video, reference
 
 
 def score(
@@ -30,7 +75,7 @@ def score(
     measuring: Measuring = Measuring(),
     mask: MaskName = "mouth_safe",
     crop: Literal["whole", "face"] = "whole",
-    audio: Literal["own", "reference"] = "own",
+    audio: Audio = "own",
     frames: PositiveInt | None = None,
     device: str = "auto",
 ) -> None:
@@ -44,7 +89,7 @@ def score(
     `test` takes them, so that both are comparable in `table`.
 
     Args:
-        out: the file to write; it replaces only an earlier one of `score`.
+        out: the file to write.
         method: name of the videos' method; by default the name of their folder.
         measuring: what is measured.
         mask: the region of the mouth's measures, placed by the reference's landmarks.
@@ -53,60 +98,98 @@ def score(
         frames: how many of each clip at most, from the first; by default all.
         device: cpu, cuda, or auto.
     """
-    _refuse_to_replace(out)
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; give a file, such as {out / 'results.json'}")
     first = videos[0].absolute()
     method = method or (first.name if first.is_dir() else first.parent.name)
-    cut: CropName = "as prepared" if any(is_dataset(path) for path in reference) else crop
-    judge, pairs = Judge(measuring, choose_device(device), lpips_option=LPIPS_OPTION), pair_up(videos, reference)
-    result, left_out = EvaluationResult({GROUND_TRUTH: {}, method: {}}, {}, {}), dict[str, dict[str, int]]()
+    judge, policy, pairs = Judge(measuring, choose_device(device)), MaskPolicy(mask), pair_up(videos, reference)
+    prepared = any(pair.clip for pair in pairs)
+    crop = "whole" if prepared else crop
+    scores, left_out, sides = ClipScores(judge), dict[str, dict[str, int]](), set[int]()
     with progress_bar() as bar:
         for pair in bar.track(pairs, description="clips"):
+            with suppress(UserError, OSError):  # a pair that fails must not change the protocol
+                sides.update([] if pair.reference is None else [probe(pair.reference).height])
             try:
-                footage = open_pair(pair, cut, audio, frames)
-                scores = _score(footage, judge, MaskPolicy(mask), method)
-                result.frames[pair.name], left_out[pair.name] = footage.frames, footage.left_out
+                footage = open_pair(pair, crop, audio, frames)
+                points, size = footage.landmarks, footage.square.side
+                clip = ClipJudge(judge, footage.frames, size, points, footage.no_face)
+                for video, true in footage.chunks():
+                    hidden = None
+                    if points is not None:
+                        hidden = np.stack([policy(one, size) for one in points[clip.seen :][: len(true)]])
+                    clip.add(true, {method: video}, hidden)
+                scores.keep(pair.name, clip, dict(zip((method, GROUND_TRUTH), footage.sounds)))
+                left_out |= {pair.name: footage.left_out} if any(footage.left_out.values()) else {}
             except (UserError, OSError) as error:
-                log.warning("%s: not scored: %s", pair.name, error)
-                result.reasons[pair.name], result.frames[pair.name] = str(error), 0
-                scores = dict.fromkeys(result.scores, ClipScore.nothing(str(error)))
-            for name, found in scores.items():
-                result.scores[name][pair.name] = found
+                scores.fail(pair.name, str(error))
+    result = scores.finish((method,))
+    found = f"dlib on the reference, smoothed by {FACE.smoothing:g} frames"
     data = {
-        "crop": cut,
-        "landmarks": cut if cut == "as prepared" else f"dlib on the reference, smoothed by {FACE.smoothing:g} frames",
-        "frame_size": "of the face" if cut == "face" else frame_sides(pairs),
+        "crop": "as prepared" if prepared else crop,
+        "landmarks": "as prepared" if prepared else found,
+        "frame_size": "of the face" if crop == "face" else sides.pop() if len(sides) == 1 else sorted(sides),
         "fps": FPS,
         "mask": mask,
         "frames_per_clip": frames,
         "mean": "over a clip's frames, then over clips",
     }  # with the keys of `test`: against a prepared dataset both are the same
     protocol = {"data": data, "measures": judge.describe(), "generation": {"audio": audio}}
-    left_out = {name: counts for name, counts in left_out.items() if any(counts.values())}
-    write_results(out, result.content(protocol, {"frames_left_out": left_out, "seen_in_training": None}))
+    result.write(out, protocol, {"frames_left_out": left_out, "seen_in_training": None})
     if len(result.reasons) == len(pairs):
         raise UserError(f"{out}: none of {len(pairs)} clips could be scored, {next(iter(result.reasons.values()))}")
     log.info("%s: %d clips scored, %d failed", out, len(pairs) - len(result.reasons), len(result.reasons))
 
 
-def _score(footage: Footage, judge: Judge, mask: MaskPolicy, method: str) -> dict[str, Any]:
-    """Score the reference against itself, and the video."""
-    points, size = footage.landmarks, footage.square.side
-    clip, start = judge.open(footage.frames, size, points), 0
-    for video, true in footage.chunks():
-        hidden = None
-        if points is not None:
-            hidden = np.stack([mask(one, size) for one in points[start : start + len(true)]])
-        clip.add(true, {GROUND_TRUTH: true, method: video}, hidden)
-        start += len(true)
-    scores = clip.scores(dict(zip((method, GROUND_TRUTH), footage.sounds)))
-    no_face = dict.fromkeys(OF_THE_MOUTH, footage.no_face) if points is None else {}
-    return {name: one._replace(failed={**no_face, **one.failed}) for name, one in scores.items()}
+def pair_up(videos: list[Path], references: list[Path]) -> list[Pair]:
+    """Pair files: with a dataset by the names of its clips, with a folder on either side by name, else by position."""
+    if (references[0] / "dataset.json").exists():
+        clips = {clip.name: clip for clip in open_clips(references[0])}
+        files = {name: clip.folder / "video.mp4" for name, clip in clips.items()}
+        return [Pair(name, one, files.get(name), clips.get(name)) for name, one in find_videos(videos).items()]
+    if any(path.is_dir() for path in [*videos, *references]):
+        ours, true = find_videos(videos), find_videos(references)
+        return [Pair(name, ours.get(name), true.get(name)) for name in sorted({*ours, *true})]
+    names = [path.stem for path in max(videos, references, key=len)]
+    numbered = [f"{name} ({number})" if name in names[: number - 1] else name for number, name in enumerate(names, 1)]
+    return [Pair(name, *pair) for name, pair in zip(numbered, zip_longest(videos, references))]
 
 
-def _refuse_to_replace(out: Path) -> None:
-    """Raise UserError, before any work, for a folder and for a file that `score` did not write."""
-    if out.is_dir():
-        raise UserError(f"--out {out}: is a folder; give a file, such as {out / 'results.json'}")
-    text = out.read_text(encoding="utf-8", errors="replace") if out.exists() else '"methods"'
-    if '"methods"' not in text or '"model": {' in text:
-        raise UserError(f"--out {out}: exists, and score did not write it; give another name")
+def open_pair(pair: Pair, crop: Literal["whole", "face"], audio: Audio, limit: int | None) -> Footage:
+    """Read both once, at most `limit` frames. Raises UserError where they cannot be compared."""
+    _, video, reference, clip = pair
+    if video is None or reference is None:
+        there, side = video or reference, "reference" if reference is None else "video"
+        raise UserError(f"{there}: no {side} for it; files are paired by their names or their places")
+    infos = [probe(video), probe(reference)]
+    ours, (width, height) = ((info.width, info.height) for info in infos)
+    if ours != (width, height):
+        sizes = f"{ours[0]} x {ours[1]}, its reference {width} x {height}"
+        raise UserError(f"{video}: {sizes}; scale one of them to the other's size")
+    if crop == "whole" and width != height:
+        raise UserError(f"{reference}: {width} x {height}, expected a square; --crop face cuts one around the face")
+    frames = [sum(1 for _ in islice(read_frames(each, FPS), limit)) for each in (video, reference)]
+    shared, square, no_face = min(frames), Crop(0, 0, width), None
+    landmarks: np.ndarray | None
+    if clip is not None:
+        landmarks = clip.landmarks
+    else:
+        track = track_faces(islice(read_frames(reference, FPS), limit), detect_every=FACE.detect_every)
+        try:
+            landmarks = smooth(fill_gaps(track.landmarks, FACE.max_gap, FPS), FACE.smoothing)
+            square = crop_square(landmarks, width, height) if crop == "face" else square
+            landmarks = to_fractions(landmarks, square)
+        except UserError as error:
+            if crop == "face":
+                raise
+            landmarks, no_face = None, f"reference: {error}"
+    samples = shared * SAMPLES_PER_FRAME
+    own, true = (
+        fit_audio(read_audio(path, RATE), samples) if info.has_audio else None
+        for path, info in zip((video, reference), infos)
+    )
+    true = true if clip is None else clip.audio()[:samples]
+    sounds = (true if own is None and audio == "reference" else own, true)
+    landmarks = None if landmarks is None else landmarks[:shared]
+    left_out = dict(zip(("video", "reference"), (count - shared for count in frames)))
+    return Footage(video, reference, shared, square, landmarks, no_face, sounds, left_out)

@@ -20,7 +20,7 @@ from difftalk_pl.animate.pipeline import TalkingHeadPipeline
 from difftalk_pl.animate.watermark import read_mark
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
-from difftalk_pl.evaluation.opening import correlation, dark_opening, true_opening
+from difftalk_pl.evaluation.opening import dark_opening, true_opening
 from difftalk_pl.generation.sampler import choose_sampler
 from difftalk_pl.media.audio import read_audio, write_wav
 from difftalk_pl.media.video import probe, read_frames
@@ -182,7 +182,7 @@ def test_the_mouth_follows_the_driving_sound_without_lag(pipeline, tmp_path):
     frames = torch.from_numpy(np.stack(list(video.frames()))).movedim(-1, 1) / 127.5 - 1
     seen = dark_opening(frames, torch.from_numpy(who.landmarks()))
     said = true_opening(torch.from_numpy(spoken.landmarks()))
-    agreement = {lag: correlation(seen[5:-5], said.roll(lag)[5:-5]) for lag in range(-3, 4)}
+    agreement = {lag: np.corrcoef(seen[5:-5], said.roll(lag)[5:-5])[0, 1] for lag in range(-3, 4)}
     assert agreement[0] > 0.9 and max(agreement, key=lambda lag: agreement[lag]) == 0
 
 

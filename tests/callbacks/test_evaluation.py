@@ -14,7 +14,7 @@ from difftalk_pl.callbacks.sheets import contact_sheet, side_by_side
 from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation import judge
-from difftalk_pl.evaluation.method_judge import ALL
+from difftalk_pl.evaluation.judge import ALL
 from difftalk_pl.media.video import probe
 from difftalk_pl.models import pretrained
 from difftalk_pl.training.diffusion import DiffusionTraining
@@ -121,7 +121,7 @@ def test_results_say_what_was_measured_how_and_of_whom(tested, runner, fitted_sy
     assert protocol["measures"]["faces"] is not None and len(protocol["measures"]["sync"]["weights"]) == 12
     assert len(content["protocol_hash"]) == 12 and len(content["model"]["weights"]) == 12
     counts = {"scored": 1, "failed": 0, "not_scored": [], "reasons": {}, "seen_in_training": []}
-    assert content["clips"] == counts
+    assert content["clips"] == counts | {"near_references": {}}
     (row,) = [row for row in logged(runner.folder / "run").values() if "test/psnr" in row]
     assert row["test/psnr"] == pytest.approx(model["overall"]["psnr"])
     assert row["test/shuffled_audio/ssim"] == pytest.approx(content["methods"]["shuffled audio"]["overall"]["ssim"])

@@ -7,8 +7,8 @@ import torch
 from difftalk_pl.data.masks import MaskPolicy
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
-from difftalk_pl.evaluation.judge import GROUND_TRUTH, Judge, Measuring
-from difftalk_pl.evaluation.method_judge import ALL
+from difftalk_pl.evaluation import judge as judges
+from difftalk_pl.evaluation.judge import ALL, GROUND_TRUTH, ClipJudge, Judge, Measuring
 from difftalk_pl.evaluation.sync import sync_scores
 from tests.backbones import write_backbone
 
@@ -44,9 +44,10 @@ def judge(tmp_path_factory):
 class FakeSync:
     """Embeddings that a test can work out by itself: of lips the mean of the picture, of speech zeros."""
 
-    def open(self, landmarks, frames, size):
+    crop = "whole_frame"
+
+    def __init__(self, *_):
         self.means = []
-        return self
 
     def add(self, frames):
         self.means += list(frames.reshape(len(frames), -1).mean(1))
@@ -58,12 +59,11 @@ class FakeSync:
 
 
 def judged(judge, true, mask, chunk=FRAMES, samples=PERSON.audio, landmarks=LANDMARKS, **methods):
-    clip = judge.open(FRAMES, SIZE, landmarks)
+    clip = ClipJudge(judge, FRAMES, SIZE, landmarks)
     for start in range(0, len(true), chunk):
         part = slice(start, start + chunk)
         shown = true[part]
-        frames = {GROUND_TRUTH: shown, **{name: one[part] for name, one in methods.items()}}
-        clip.add(shown, frames, None if mask is None else mask[part])
+        clip.add(shown, {name: one[part] for name, one in methods.items()}, None if mask is None else mask[part])
     return clip.scores(dict.fromkeys([GROUND_TRUTH, *methods], samples))
 
 
@@ -108,9 +108,10 @@ def test_what_cannot_be_measured_is_null_and_has_its_reason(judge, true, noisy, 
     assert "dlib finds a face in 0 of the 2 frames" in score.failed["lmd"]
 
 
-def test_sync_is_measured_with_the_sound_of_the_method(true):
+def test_sync_is_measured_with_the_sound_of_the_method(true, monkeypatch):
     judge = Judge(Measuring(lpips=None, faces=False), CPU)
-    judge.networks = judge.networks._replace(sync=FakeSync())
+    judge.sync = FakeSync()
+    monkeypatch.setattr(judges, "SyncStream", FakeSync)
     score = judged(judge, true, None)[GROUND_TRUTH]
     means = torch.tensor(true.reshape(FRAMES, -1).mean(1))[:, None].expand(-1, 2).float()
     expected = sync_scores(means, torch.zeros_like(means))

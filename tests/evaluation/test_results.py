@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from difftalk_pl.evaluation.method_judge import ClipScore
-from difftalk_pl.evaluation.results import EvaluationResult, interval, protocol_hash, summarise, write_results
+from difftalk_pl.evaluation.judge import ClipScore
+from difftalk_pl.evaluation.results import EvaluationResult, interval, protocol_hash, summarise
 
 SCORES = {
     "a": ClipScore({"psnr": 30.0, "lpips": None, "sync_offset": -1.0}, {}, [3.0, 2.0]),
-    "b": ClipScore({"psnr": math.inf, "lpips": None, "sync_offset": 2.0}, {}),
+    "b": ClipScore({"psnr": None, "lpips": None, "sync_offset": 2.0}, {}),
     "c": ClipScore({"psnr": 33.0, "lpips": None, "sync_offset": None}, {"sync_offset": "no face"}),
-    "d": ClipScore({"psnr": 36.0, "lpips": None, "sync_offset": math.nan}, {}),
+    "d": ClipScore({"psnr": 36.0, "lpips": None, "sync_offset": None}, {}),
 }
 FRAMES = {"a": 10, "b": 1000, "c": 10, "d": 20}
 
@@ -53,16 +53,15 @@ def test_the_hash_is_of_data_and_measures_without_seeds_and_names_of_files():
 
 
 def test_a_file_is_whole_json_or_not_there(tmp_path):
-    result = EvaluationResult({"model": SCORES}, FRAMES, {"c": "cut off"})
-    content = result.content({"data": {}, "measures": {}}, model=None, clips={"seen_in_training": ["x"]})
-    path = tmp_path / "deep" / "results.json"
-    write_results(path, content)
+    result = EvaluationResult({"model": summarise(SCORES, FRAMES)}, FRAMES, {"c": "cut off"})
+    path, protocol = tmp_path / "deep" / "results.json", {"data": {}, "measures": {}}
+    result.write(path, protocol, model=None, clips={"seen_in_training": ["x"]})
     found = json.loads(path.read_text())
     assert found["methods"]["model"]["overall"]["psnr"] == 33
     clips = {"scored": 3, "failed": 1, "not_scored": ["c"], "reasons": {"c": "cut off"}, "seen_in_training": ["x"]}
     assert found["clips"] == clips and found["model"] is None
     with pytest.raises(ValueError):
-        write_results(path, {"methods": math.nan})
+        result.write(path, protocol, {}, model=math.nan)
     assert "methods" in json.loads(path.read_text()) and len(list(path.parent.iterdir())) == 1
 
 

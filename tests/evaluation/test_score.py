@@ -10,8 +10,7 @@ from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.synthetic.dataset import perform
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.judge import Measuring
-from difftalk_pl.evaluation.score import score
-from difftalk_pl.evaluation.score_pairs import open_pair, pair_up
+from difftalk_pl.evaluation.score import open_pair, pair_up, score
 from difftalk_pl.media.writer import write_video
 
 SIZE = 128
@@ -116,9 +115,7 @@ def test_a_prepared_dataset_is_compared_as_it_was_prepared(prepared, tmp_path):
     for name, frames in ((clip.name, 20), ("nobody", 8)):
         folder.mkdir(exist_ok=True)
         write_video(folder / f"{name}.mp4", (reader[k] for k in range(frames)), crf=5, audio=clip.audio())
-    footage = open_pair(
-        {pair.name: pair for pair in pair_up([folder], [prepared])}[clip.name], "as prepared", "own", None
-    )
+    footage = open_pair({pair.name: pair for pair in pair_up([folder], [prepared])}[clip.name], "whole", "own", None)
     assert np.array_equal(footage.landmarks, clip.landmarks[:20]) and footage.left_out["reference"] == clip.frames - 20
     true = np.concatenate([true for _, true in footage.chunks()])
     assert len(true) == 20 and all(np.array_equal(true[k], reader[k]) for k in (0, 9, 19))
@@ -127,17 +124,6 @@ def test_a_prepared_dataset_is_compared_as_it_was_prepared(prepared, tmp_path):
     assert content["methods"]["m"]["overall"]["psnr"] > 35
     data = content["protocol"]["data"]
     assert data["frame_size"] == 64 and data["crop"] == data["landmarks"] == "as prepared"
-
-
-def test_files_of_others_are_not_replaced(folders, tmp_path):
-    out, video = tmp_path / "results.json", folders / "true" / "a.mp4"
-    for text in ('{"methods": {}, "model": {"weights": "x"}}', "[]"):
-        out.write_text(text)
-        with pytest.raises(UserError, match="score did not write it"):
-            run([video], [video], out)
-        assert out.read_text() == text
-    with pytest.raises(UserError, match="is a folder; give a file"):
-        run([video], [video], tmp_path)
 
 
 def test_the_command_takes_several_references_and_fails_where_nothing_is_scored(folders, tmp_path, capsys):

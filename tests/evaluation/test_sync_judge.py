@@ -11,7 +11,7 @@ from einops import rearrange
 from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.sync import crop_boxes, lip_frames, sync_mfcc
 from difftalk_pl.errors import UserError
-from difftalk_pl.evaluation.sync_judge import SyncJudge
+from difftalk_pl.evaluation.sync import SyncJudge, SyncStream
 from difftalk_pl.models.pretrained import SYNCNET, MissingWeights, file_hash
 from difftalk_pl.models.syncnet import SyncNet
 from difftalk_pl.training.weights import export, read_weights
@@ -40,7 +40,7 @@ def footage(prepared):
 
 def judged(judge, footage, chunk):
     frames, points, samples = footage
-    stream = judge.open(points, len(frames), frames.shape[1])
+    stream = SyncStream(judge, points, frames.shape[1])
     for start in range(0, len(frames), chunk):
         stream.add(frames[start : start + chunk])
     return stream.finish(samples)
@@ -86,7 +86,7 @@ def test_what_cannot_be_measured_is_told_in_one_line(published, footage):
     with pytest.raises(UserError, match="no sound"):
         judged(judge, (frames[:6], points[:6], None), 6)
     with pytest.raises(UserError, match="no landmarks, and face_crop"):
-        judge.open(None, FRAMES, 64)
+        SyncStream(judge, None, 64)
 
 
 def test_only_the_published_file_is_called_so(published, monkeypatch):
@@ -94,7 +94,7 @@ def test_only_the_published_file_is_called_so(published, monkeypatch):
     assert about["network"] == "SyncNet of published size, another file"
     assert about["sha256"] == file_hash(published) and len(about["weights"]) == 12
     assert about["crop"].startswith("face_crop: ") and about["largest_shift"] == 15
-    monkeypatch.setattr("difftalk_pl.evaluation.sync_judge.SYNCNET", SYNCNET._replace(sha256=file_hash(published)))
+    monkeypatch.setattr("difftalk_pl.evaluation.sync.SYNCNET", SYNCNET._replace(sha256=file_hash(published)))
     about = SyncJudge(published, "whole_frame").describe()
     assert about["network"] == "published syncnet_v2" and json.dumps(about)
 
