@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from einops import rearrange
 
 from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.sync import crop_boxes, lip_frames, sync_mfcc
@@ -18,7 +17,7 @@ from difftalk_pl.training.weights import export, read_weights
 from tests.backbones import write_backbone
 from tests.models.conftest import GOLDEN, Oracle
 
-FRAMES = 24
+FRAMES = 12
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def judged(judge, footage, chunk):
     return stream.finish(samples)
 
 
-@pytest.mark.parametrize(("crop", "chunks"), [("face_crop", (FRAMES, 7, 1)), ("whole_frame", (10,))])
+@pytest.mark.parametrize(("crop", "chunks"), [("face_crop", (FRAMES, 5)), ("whole_frame", (10,))])
 @torch.no_grad()
 def test_chunks_of_any_size_give_what_every_window_gives(published, footage, crop, chunks):
     frames, points, samples = footage
@@ -57,8 +56,7 @@ def test_chunks_of_any_size_give_what_every_window_gives(published, footage, cro
     boxes = crop_boxes(points, 64) if crop == "face_crop" else None
     pixels = torch.from_numpy(lip_frames(frames, boxes, 224)).float()
     count = FRAMES - 5
-    windows = (rearrange(pixels[v : v + 5], "t c h w -> 1 c t h w") for v in range(count))
-    expected = torch.cat([net.embed_lips(window) for window in windows])
+    expected = torch.cat([net.embed_frames(pixels[v : v + 5]) for v in range(count)])
     heard = net.embed_audio(torch.from_numpy(sync_mfcc(samples, count).copy())[:, None])
     for chunk in chunks:
         lips, speech = judged(judge, footage, chunk)
