@@ -131,9 +131,11 @@ def test_results_say_what_was_measured_how_and_of_whom(tested, runner, fitted_sy
     assert video.has_audio and (video.width, video.height) == (4 * (3 * 64 + 2), 3 * 64 + 14)
 
 
-def test_people_seen_in_training_are_named(tested):
+def test_people_seen_in_training_and_near_references_are_told(tested):
+    """Of 80 frames, 4 to 75 have none 76 frames away."""
     split = {"train": ["synthetic_003"], "val": ["synthetic_000"], "test": []}
-    assert tested("validate", split=split)["clips"]["seen_in_training"] == ["synthetic_000"]
+    clips = tested("validate", split=split, min_reference_gap=76)["clips"]
+    assert clips["seen_in_training"] == ["synthetic_000"] and clips["near_references"] == {"synthetic_000": 6}
 
 
 def test_frames_are_scored_as_8_bit_whatever_the_precision_and_lpips_is_that_of_torchmetrics(
