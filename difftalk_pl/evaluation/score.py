@@ -12,7 +12,7 @@ from jsonargparse.typing import PositiveInt
 
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, open_clips
 from difftalk_pl.data.features.windows import FPS, RATE
-from difftalk_pl.data.make_clip import Settings, to_fractions
+from difftalk_pl.data.prepare import Settings, to_fractions
 from difftalk_pl.data.masks import MaskName, MaskPolicy
 from difftalk_pl.data.sources import find_videos
 from difftalk_pl.device import choose_device
