@@ -45,8 +45,7 @@ def benchmark(experiments: list[Path], steps: int = 20, warmup: int = 5, data: P
         configs = [word for path in experiments for word in ("-c", str(path))]
         cli = build_cli(["fit", *configs, *(f"--{key}={value}" for key, value in options.items())])
         if cli.trainer.is_global_zero:
-            lines = [*_describe(cli.trainer, cli.datamodule.loading.batch_size), _loader_line(cli.datamodule, steps)]
-            Console().print("\n".join(lines), highlight=False)
+            Console().print("\n".join(_describe(cli.trainer, cli.datamodule, steps)), highlight=False)
 
 
 class StepTimes(L.Callback):
@@ -84,21 +83,17 @@ class StepTimes(L.Callback):
         self.steps += 1
 
 
-def _describe(trainer: L.Trainer, batch_size: int) -> list[str]:
+def _describe(trainer: L.Trainer, data: Any, batches: int) -> list[str]:
     (times,) = (callback for callback in trainer.callbacks if isinstance(callback, StepTimes))  # type: ignore[attr-defined]
     steps, total = max(times.steps - times.warmup, 1), sum(times.seconds.values())
-    lines = [f"training       {batch_size * trainer.world_size * steps / total:10.1f} samples/s"]
+    size, gib = data.loading.batch_size, 2**30
+    lines = [f"training       {size * trainer.world_size * steps / total:10.1f} samples/s"]
     lines += [f"  {part:12} {1000 * seconds / steps:10.1f} ms a step" for part, seconds in times.seconds.items()]
-    lines += [f"memory         {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:10.2f} GiB at most"]
+    lines += [f"memory         {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / gib:10.2f} GiB at most"]
     if torch.cuda.is_available():
-        lines += [f"GPU memory     {torch.cuda.max_memory_allocated() / 2**30:10.2f} GiB at most"]
-    return lines
-
-
-def _loader_line(data: Any, batches: int) -> str:
-    """Read batches by themselves, after the first one, for which workers start."""
+        lines += [f"GPU memory     {torch.cuda.max_memory_allocated() / gib:10.2f} GiB at most"]
     loader = iter(data.train_dataloader())
-    next(loader)
+    next(loader)  # workers start
     start = time.perf_counter()
-    count = sum(1 for _ in islice(loader, batches)) * data.loading.batch_size
-    return f"loader         {count / (time.perf_counter() - start):10.1f} windows/s"
+    count = sum(1 for _ in islice(loader, batches)) * size
+    return [*lines, f"loader         {count / (time.perf_counter() - start):10.1f} windows/s"]

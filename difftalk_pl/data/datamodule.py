@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -110,7 +111,6 @@ class HDTFDataModule(L.LightningDataModule):
         self.windows: dict[str, WindowDataset | SyncWindows] = {}  # of the loss
         self.evaluated: WindowDataset | None = None  # whole clips
         self.trained_on: list[str] | None = None  # identities, of a loaded checkpoint
-        self._trained_features = FeatureModel("", "")  # of a loaded checkpoint
 
     def setup(self, stage: str) -> None:
         """Divide the clips, open the Datasets and check that they fit the model; reads clips.csv, no frame."""
@@ -132,7 +132,15 @@ class HDTFDataModule(L.LightningDataModule):
         clips, frames = self.sides[evaluated], self.frames_per_clip[evaluated]
         if stage == "fit":
             clips, frames = clips[: self.val_clips], max(round(self.val_seconds * FPS), 1)
-        self.evaluated = self._whole_clips(clips, frames, stage in ("validate", "test")) if clips else None
+        policy = ReferencePolicy.parse(self.reference)
+        options = {
+            "reference": ReferenceRule(self.rule.min_gap, lenient=True, source=policy.source),
+            "picture": policy.picture(self.frame_size),
+            "fixed": True,
+        }
+        whole = EVALUATION if stage in ("validate", "test") else GENERATION
+        parts = MASKED_FRAME if self.contents == "frames" else whole
+        self.evaluated = self._open(clips, parts, frames, **options) if clips else None
 
     def _sync_windows(self, stage: str) -> dict[str, WindowDataset | SyncWindows]:
         train, val, held_out = self.sides["train"], self.sides["val"], self.sync.holdout_seconds > 0
@@ -150,7 +158,11 @@ class HDTFDataModule(L.LightningDataModule):
 
     def _check_features(self, clips: list[Clip]) -> None:
         check_features(self.root, clips, self.features)
-        channels = clips[0].features(self.features).shape[1]
+        channels = self.audio_channels
+        for clip in clips:
+            with suppress(UserError):  # a damaged clip costs itself alone, later
+                channels = clip.features(self.features).shape[1]
+                break
         if self.audio_channels not in (None, channels):
             raise UserError(
                 f"data.features {self.features} has {channels} channels, model.difftalk.conditioning.audio_channels is "
@@ -158,22 +170,15 @@ class HDTFDataModule(L.LightningDataModule):
             )
 
     def _loss_windows(self, side: str) -> WindowDataset:
-        clips, cache = self.sides[side], None
+        cache = None
         if self.contents == "latents":
             if self.codec is None:
                 raise UserError("data.contents latents: the model has no autoencoder whose latents could be read")
             cache = LatentCache(self.root, self.codec, self.mask.name)
-            cache.check(clips)
+            cache.check(self.sides[side])
         parts = {"frames": FRAME, "latents": TRAINING, "images": GENERATION}[self.contents]
         options = {"latents": cache, "reference": self.rule, "fixed": side != "train"}
-        return self._open(clips, parts, self.frames_per_clip[side], **options)
-
-    def _whole_clips(self, clips: list[Clip], frames: int | None, control: bool) -> WindowDataset:
-        """A frame without a reference far enough away takes the furthest one."""
-        parts = MASKED_FRAME if self.contents == "frames" else EVALUATION if control else GENERATION
-        policy = ReferencePolicy.parse(self.reference)
-        rule = ReferenceRule(self.rule.min_gap, lenient=True, source=policy.source)
-        return self._open(clips, parts, frames, reference=rule, picture=policy.picture(self.frame_size), fixed=True)
+        return self._open(self.sides[side], parts, self.frames_per_clip[side], **options)
 
     def _open(self, clips: list[Clip], parts: Sequence[Part], frames: int | None, **options: Any) -> WindowDataset:
         common: dict[str, Any] = {"mask": self.mask, "features": self.features, "smoothing": self.smoothing}
@@ -239,7 +244,7 @@ class HDTFDataModule(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a model must find in its data again, and the people that it was trained on."""
-        model = read_record(self.root).get(self.features, self._trained_features)
+        model = read_record(self.root).get(self.features, FeatureModel("", ""))
         return {
             "features": self.features,
             "mask": self.mask.name,
@@ -263,4 +268,3 @@ class HDTFDataModule(L.LightningDataModule):
             if state_dict[key] != here[key]:
                 raise UserError(f"the checkpoint was trained on data with {key} {state_dict[key]}, not {here[key]}")
         self.trained_on = state_dict["trained_on"]
-        self._trained_features = FeatureModel(state_dict["features_model"], state_dict["features_sha256"])

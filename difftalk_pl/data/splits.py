@@ -51,7 +51,11 @@ class Split:
         if named["train"] is None:
             named["train"] = [clip for clip in clips if clip.identity in free]
         sides = {side: list(chosen or ()) for side, chosen in named.items()}
-        self._check_overlap(sides)
+        side_of: dict[str, str] = {}
+        for side, chosen in sides.items():
+            for name in sorted({clip.name if self.share_people else clip.identity for clip in chosen}):
+                if (other := side_of.setdefault(name, side)) != side:
+                    raise UserError(f"split: {name!r} is in {other} and in {side}; move it to one side")
         return sides
 
     def _named(self, side: str, clips: Sequence[Clip]) -> list[Clip] | None:
@@ -72,16 +76,6 @@ class Split:
                 raise UserError(f"{told}; see its clips.csv")
             log.warning("%s", told)
         return [clip for clip in clips if clip.name in names or clip.identity in names]
-
-    def _check_overlap(self, sides: dict[str, list[Clip]]) -> None:
-        side_of: dict[str, str] = {}
-        for side, clips in sides.items():
-            for name in sorted({clip.name if self.share_people else clip.identity for clip in clips}):
-                if (other := side_of.setdefault(name, side)) != side:
-                    raise UserError(f"split: {name!r} is in {other} and in {side}; move it to one side")
-        if shared := {clip.identity for clip in sides["train"]} & {clip.identity for clip in sides["test"]}:
-            named = ", ".join(sorted(shared)[:NAMED])
-            log.warning("split: %d people train and test, among them %s", len(shared), named)
 
 
 def rank(seed: int, identity: str) -> str:

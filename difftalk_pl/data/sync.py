@@ -122,8 +122,7 @@ class SyncData:
         side: of the frames that the network takes.
         stretch: consecutive frames of a sample; four fewer are its windows.
         largest_shift: frames by which speech is shifted against the lips, in both directions.
-        holdout_seconds: the end of every training clip, at most a fifth of it, that validates in place of other
-            people.
+        holdout_seconds: the end of every training clip, at most a fifth, that validates in place of other people.
         augment: vary brightness, contrast, place and size of the crop and left and right while training.
     """
 
@@ -162,18 +161,19 @@ class SyncWindows(Dataset):
         self, clips: Sequence[Clip], settings: SyncData, part: ClipPart = "all", seed: int = 0, fixed: bool = False
     ) -> None:
         self.settings, self.seed, self.fixed = settings, seed, fixed
-        needed = settings.stretch + 2 * settings.largest_shift + 1  # a window's last step reaches into the next frame
-        parts = [bounds(clip.frames, settings.holdout_seconds, part) for clip in clips]
-        used = [number for number, (begin, end) in enumerate(parts) if end - begin >= needed]
-        if not used:
+        self.stretches: list[tuple[Clip, int, int, int]] = []  # number in its clip, least first frame, choices of it
+        length, shift = settings.stretch, settings.largest_shift
+        needed = length + 2 * shift + 1  # a window's last step reaches into the next frame
+        for clip in clips:
+            begin, end = bounds(clip.frames, settings.holdout_seconds, part)
+            for start in range(0, end - begin - needed + 1, length):
+                choices = min(length, end - begin - needed + 1 - start)
+                self.stretches.append((clip, start // length, begin + shift + start, choices))
+        if not self.stretches:
             raise UserError(f"no clip for SyncNet: of {len(clips)} given, none has {needed} frames that it may use")
-        self.clips = [clips[number] for number in used]
-        self.firsts = [parts[number][0] + settings.largest_shift for number in used]  # of a stretch, the least
-        self.starts = [parts[number][1] - parts[number][0] - needed + 1 for number in used]  # first frames there may be
-        self.ends = np.cumsum([-(-starts // settings.stretch) for starts in self.starts])
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return len(self.stretches)
 
     def __getitem__(self, draw: int | Draw) -> SyncSample:
         clip, frame, random = self.where(*(draw if isinstance(draw, Draw) else (draw, 0)))
@@ -195,13 +195,10 @@ class SyncWindows(Dataset):
 
     def where(self, index: int, epoch: int = 0) -> tuple[Clip, int, np.random.Generator]:
         """Return clip and first frame of a stretch, and the generator of the rest of its randomness."""
-        which = int(np.searchsorted(self.ends, index, side="right"))
-        clip, number = self.clips[which], index - (int(self.ends[which - 1]) if which else 0)
+        clip, number, first, choices = self.stretches[index]
         name = zlib.crc32(clip.name.encode())
         random = np.random.default_rng([self.seed, 0 if self.fixed else epoch, name, number])
-        start = number * self.settings.stretch
-        room = min(self.settings.stretch, self.starts[which] - start)
-        return clip, self.firsts[which] + start + (0 if self.fixed else int(random.integers(room))), random
+        return clip, first + (0 if self.fixed else int(random.integers(choices))), random
 
 
 def bounds(frames: int, holdout_seconds: float, part: ClipPart) -> tuple[int, int]:
