@@ -1,7 +1,6 @@
 """HDTFDataModule: which clips train, validate and test, and the loaders of their windows."""
 
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +10,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from difftalk_pl.data.clips import Clip, open_clips, read_dataset
-from difftalk_pl.data.dataset import (
-    EVALUATION,
-    FRAME,
-    GENERATION,
-    MASKED_FRAME,
-    TRAINING,
-    ClipBatches,
-    Part,
-    WindowDataset,
-)
+from difftalk_pl.data.dataset import EVALUATION, FRAME, GENERATION, MASKED_FRAME, TRAINING, ClipBatches, WindowDataset
 from difftalk_pl.data.features.kinds import FeatureModel
 from difftalk_pl.data.features.stored import check_features, read_record
 from difftalk_pl.data.features.windows import AROUND, FPS
@@ -180,7 +170,7 @@ class HDTFDataModule(L.LightningDataModule):
         options = {"latents": cache, "reference": self.rule, "fixed": side != "train"}
         return self._open(self.sides[side], parts, self.frames_per_clip[side], **options)
 
-    def _open(self, clips: list[Clip], parts: Sequence[Part], frames: int | None, **options: Any) -> WindowDataset:
+    def _open(self, clips: list[Clip], parts: Any, frames: int | None, **options: Any) -> WindowDataset:
         common: dict[str, Any] = {"mask": self.mask, "features": self.features, "smoothing": self.smoothing}
         return WindowDataset(clips, parts, frames_per_clip=frames, seed=self.seed, **common, **options)
 

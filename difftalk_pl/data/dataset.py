@@ -181,11 +181,7 @@ class WindowDataset(Dataset):
             window["reference"] = torch.from_numpy(picture)
 
     def _add_latents(self, window: Window, files: _OpenClip) -> None:
-        """Read by position and not through the mapping.
-
-        At random places a mapping reads ahead, up to 8 MiB for 24 KiB on some machines, and what it has read counts as
-        the process's memory.
-        """
+        """Read by position: a mapping reads up to 8 MiB ahead for 24 KiB, and that counts as the process's memory."""
         latents, frame = files.latents, window["frame"]
         assert latents is not None
         rows = np.empty((3, *latents.shape[2:]), latents.dtype)

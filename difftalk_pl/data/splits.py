@@ -52,8 +52,8 @@ class Split:
             named["train"] = [clip for clip in clips if clip.identity in free]
         sides = {side: list(chosen or ()) for side, chosen in named.items()}
         side_of: dict[str, str] = {}
-        for side, chosen in sides.items():
-            for name in sorted({clip.name if self.share_people else clip.identity for clip in chosen}):
+        for side, members in sides.items():
+            for name in sorted({clip.name if self.share_people else clip.identity for clip in members}):
                 if (other := side_of.setdefault(name, side)) != side:
                     raise UserError(f"split: {name!r} is in {other} and in {side}; move it to one side")
         return sides

@@ -50,15 +50,6 @@ def clip_frames(loader) -> list[tuple[str, int]]:
 # Loaders
 
 
-@pytest.mark.parametrize(
-    "contents, there, not_there",
-    [("frames", {"image"}, {"audio", "z"}), ("latents", {"z", "audio"}, {"image"}), ("images", {"masked"}, {"z"})],
-)
-def test_each_content_has_its_keys(talkers, contents, there, not_there):
-    batch = next(iter(module(talkers, "fit", contents=contents, mask="mouth_safe").train_dataloader()))
-    assert there <= batch.keys() and not not_there & batch.keys()
-
-
 def test_fit_reads_training_windows_and_validates_loss_and_a_few_whole_clips(talkers):
     data = module(talkers, "fit", val_frames=10, val_clips=1, val_seconds=0.5)
     assert {clip for batch in data.train_dataloader() for clip in batch["clip"]} == {"synthetic_000"}
@@ -104,14 +95,6 @@ def test_every_clip_belongs_to_one_rank_and_all_have_equally_many_batches(talker
     assert sorted(everything) == [(f"synthetic_00{n}", frame) for n in range(3) for frame in range(20)]
     side_by_side = len(set(of_ranks[0][0]["window"]["clip"])) > 1
     assert side_by_side == (sequential and ranks < 3)
-
-
-def test_ranks_train_and_validate_on_different_frames(talkers):
-    of_ranks = [module(talkers, "fit", rank, 2) for rank in range(2)]
-    trained = [[frame for batch in frames_of(data.train_dataloader()) for frame in batch] for data in of_ranks]
-    validated = [[frame for batch in frames_of(data.val_dataloader()[0]) for frame in batch] for data in of_ranks]
-    assert not set(trained[0]) & set(trained[1])
-    assert sorted(validated[0] + validated[1]) == list(range(FRAMES))
 
 
 def test_a_picture_is_the_reference_of_all_frames(talkers, tmp_path, real_clips):
@@ -161,11 +144,6 @@ def test_after_the_last_batch_of_an_epoch_the_next_one_starts(talkers):
 def test_what_does_not_fit_is_named_before_the_first_step(talkers, options, message):
     with pytest.raises(UserError, match=message):
         module(talkers, "fit", **options)
-
-
-def test_an_autoencoder_does_not_predict(talkers):
-    with pytest.raises(UserError, match="predict needs a diffusion model"):
-        module(talkers, "predict", contents="frames")
 
 
 def test_a_checkpoint_is_refused_by_other_data_and_names_the_people_of_its_training(talkers):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from python_speech_features import mfcc
 
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, open_clips
@@ -71,17 +70,6 @@ def test_boxes_are_the_published_ones():
     assert [tuple(box) for box in ours.tolist()] == published_slices(boxes)
 
 
-@pytest.mark.parametrize("side", [64, 96, 224])
-def test_a_whole_frame_is_pillows(side):
-    frames = RANDOM.integers(0, 256, (3, 128, 128, 3), dtype=np.uint8)
-    lips = lip_frames(frames, None, side)
-    assert lips.shape == (3, 3, side, side) and lips.dtype == np.uint8
-    for frame, seen in zip(frames, lips):
-        plain = Image.fromarray(frame).resize((side, side), Image.Resampling.BILINEAR)
-        for channel in range(3):
-            assert (seen[2 - channel] == np.asarray(plain)[..., channel]).all(), "blue comes first"
-
-
 @pytest.mark.parametrize("box", [(10, 20, 90, 100), (-30, -10, 70, 90), (60, 50, 160, 150), (-20, -20, 120, 120)])
 def test_a_crop_is_what_padding_with_grey_first_gives(box):
     frames = RANDOM.integers(0, 256, (2, 100, 100, 3), dtype=np.uint8)
@@ -96,13 +84,6 @@ def test_a_crop_is_what_padding_with_grey_first_gives(box):
 
 def sound(samples):
     return np.random.default_rng(samples).integers(-8000, 8000, samples).astype(np.int16)
-
-
-@pytest.mark.parametrize(
-    ("frames", "samples", "windows"), [(30, 30 * 640, 25), (30, 25 * 640 + 639, 20), (25, 10**6, 20), (6, 3840, 1)]
-)
-def test_the_shorter_of_picture_and_sound_decides(frames, samples, windows):
-    assert sync_windows(frames, samples) == windows
 
 
 @pytest.mark.parametrize("samples", [3840, 3840 + 639, 40 * 640, 40 * 640 + 1])
