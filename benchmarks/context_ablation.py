@@ -43,8 +43,6 @@ VARIANTS = {
     "single": {"context": "single"},
     "tokens": {"context": "tokens", "audio_tokens": "steps"},
     "frame_tokens": {"context": "tokens", "audio_tokens": "frames"},
-    "bare_tokens": {"context": "tokens", "audio_tokens": "steps", "joint": False},
-    "bare_frame_tokens": {"context": "tokens", "audio_tokens": "frames", "joint": False},
 }
 SMALL = DenoiserConfig((36, 72, 72), 1, attention_levels=(False, True, True), heads=(3, 6, 6), norm_num_groups=12)
 SIZES = {"demo": (SMALL, 16), "released": (DenoiserConfig(), 64)}  # denoiser and side of its latents

@@ -25,7 +25,7 @@ from torch import Tensor
 from difftalk_pl.__main__ import main as difftalk
 from difftalk_pl.models.autoencoder import Autoencoder
 from difftalk_pl.models.conditioning import Condition
-from difftalk_pl.models.denoiser import DenoiserConfig, build_denoiser, predict_noise
+from difftalk_pl.models.denoiser import DenoiserConfig, build_denoiser
 from difftalk_pl.training.weights import read_weights
 from tests.models.conftest import oracle_tensor
 from tests.published import DENOISER, FIRST_STAGE, averages, first_stage_shapes, golden_state, schedule_buffers
@@ -73,12 +73,12 @@ def _make(path: Path) -> tuple[Path, Tensor]:
         FIRST_STAGE + name: oracle_tensor(FIRST_STAGE + name, shape)
         for name, shape in first_stage_shapes(widths=(128, 256, 512), codes=8192).items()
     }
-    average = averages(denoiser)
-    state = denoiser | average | golden_state("condition_nets") | first | schedule_buffers()
+    last_step = {name: 0.5 * value for name, value in denoiser.items()}
+    state = last_step | averages(denoiser) | golden_state("condition_nets") | first | schedule_buffers()
     log.info("%s weights of the denoiser", f"{sum(value.numel() for value in denoiser.values()):,}")
     log.info("%s weights of the first stage", f"{sum(value.numel() for value in first.values()):,}")
     torch.save({"state_dict": state, "epoch": 1, "global_step": 1000}, path)
-    return path, _predict_directly({name: 0.5 * value for name, value in denoiser.items()})
+    return path, _predict_directly(denoiser)
 
 
 def _inputs() -> tuple[Tensor, Tensor, Condition]:
@@ -96,7 +96,9 @@ def _predict_directly(published: dict[str, Tensor]) -> Tensor:
     with torch.device("meta"):
         unet = build_denoiser(DenoiserConfig())
     unet.load_state_dict(convert_ldm_unet_checkpoint(published, unet.config), strict=True, assign=True)
-    return predict_noise(unet.eval(), *_inputs())
+    z, t, condition = _inputs()
+    stacked = torch.cat([z, condition.concat], dim=1)
+    return unet.eval()(stacked, t, encoder_hidden_states=condition.context).sample
 
 
 def _apart(work, *arguments) -> dict[str, float]:
@@ -116,7 +118,7 @@ def _peak_gb() -> float:
 
 def _import(checkpoint: Path, out: Path) -> dict[str, float]:
     started = time.monotonic()
-    assert difftalk(["import-checkpoint", str(checkpoint), "--out", str(out), "--expect", "diffusion"]) == 0
+    assert difftalk(["import-checkpoint", "--checkpoint", str(checkpoint), "--out", str(out)]) == 0
     return {"import_seconds": round(time.monotonic() - started, 1), "import_peak_GB": _peak_gb()}
 
 

@@ -31,7 +31,7 @@ OURS = {  # command: the module that has its function, one line of help
     "export": ("training.weights", "turn a checkpoint into a folder of config.json and model.safetensors"),
     "import-checkpoint": ("training.importing", "turn a published checkpoint into such a folder"),
     "fetch-weights": (
-        "models.pretrained",
+        "training.pretrained",
         "download networks that measure: alex, vgg, squeeze of LPIPS; syncnet",
     ),
     "score": ("evaluation.score", "score anybody's videos against true ones, as test scores a model"),
@@ -49,7 +49,7 @@ EXAMPLES = {
     "animate": "--checkpoint experiments/demo/weights --video person.mp4 --audio speech.wav --out talking.mp4",
     "watermark": "talking.mp4",
     "export": "--checkpoint runs/talk/checkpoints/last.ckpt --out models/talk",
-    "import-checkpoint": "--file model.ckpt --out models/vq_f4",
+    "import-checkpoint": "--checkpoint model.ckpt --out models/vq_f4",
     "fetch-weights": "alex vgg",
     "score": "wav2lip/ --reference true/ --method Wav2Lip --out wav2lip.json",
     "table": "runs/one runs/two wav2lip.json --format latex --paper table3",

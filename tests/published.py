@@ -10,16 +10,15 @@ from tests.models.conftest import GOLDEN, Oracle, oracle_tensor
 NORM_GROUPS = 32
 DENOISER = "model.diffusion_model."
 FIRST_STAGE = "first_stage_model."
-SMALL_HEADS = 16  # head width of `stage_two`
 
 
 def golden_state(name):
     return Oracle(GOLDEN / f"{name}.npz").state_dict()
 
 
-def averages(state, module="model."):
+def averages(state):
     """Moving averages as the published code names them, and its two counters."""
-    kept = {name[len(module) :].replace(".", ""): value * 0.5 for name, value in state.items()}
+    kept = {name.removeprefix("model.").replace(".", ""): value for name, value in state.items()}
     counters = {"decay": torch.tensor(0.9999), "num_updates": torch.tensor(123, dtype=torch.int)}
     return {f"model_ema.{name}": value for name, value in (kept | counters).items()}
 
@@ -34,7 +33,8 @@ def stage_two():
     """All that a checkpoint of the released code's stage 2 holds, at base width 32 with heads of width 16."""
     denoiser = golden_state("unet_width32")
     parts = golden_state("condition_nets") | golden_state("vq_width32")
-    return denoiser | averages(denoiser) | parts | schedule_buffers()
+    last_step = {name: 0.5 * value for name, value in denoiser.items()}
+    return last_step | averages(denoiser) | parts | schedule_buffers()
 
 
 def first_stage(**sizes):

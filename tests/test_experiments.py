@@ -9,10 +9,10 @@ from jsonargparse import Namespace
 
 from difftalk_pl.cli import EXPERIMENTS, DiffTalkCLI, build_cli
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
-from difftalk_pl.models.codebook import Codebook
-from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
+from difftalk_pl.training.codebook import Codebook
+from difftalk_pl.training.weights import from_dict
 
 EVERY = sorted(path for path in EXPERIMENTS.rglob("*.yaml") if path.name != "defaults.yaml")
 PUBLISHED = {  # parameters, and pixels a side of a latent cell

@@ -23,8 +23,7 @@ from difftalk_pl.evaluation.opening import dark_opening, true_opening
 from difftalk_pl.evaluation.sync import SyncJudge, SyncStream, sync_scores
 from difftalk_pl.faces.detect import MeasuredFaces
 from difftalk_pl.models.perceptual import Network
-from difftalk_pl.models.pretrained import MissingWeights
-from difftalk_pl.training.perceptual import PerceptualDistance
+from difftalk_pl.training.pretrained import MissingWeights, PerceptualDistance
 
 log = logging.getLogger(__name__)
 

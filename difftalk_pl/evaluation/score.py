@@ -12,8 +12,8 @@ from jsonargparse.typing import PositiveInt
 
 from difftalk_pl.data.clips import SAMPLES_PER_FRAME, Clip, open_clips
 from difftalk_pl.data.features.windows import FPS, RATE
-from difftalk_pl.data.prepare import Settings, to_fractions
 from difftalk_pl.data.masks import MaskName, MaskPolicy
+from difftalk_pl.data.prepare import Settings, to_fractions
 from difftalk_pl.data.sources import find_videos
 from difftalk_pl.device import choose_device
 from difftalk_pl.errors import UserError

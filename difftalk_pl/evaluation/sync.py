@@ -15,8 +15,9 @@ from torch.nn.functional import pad, pairwise_distance
 
 from difftalk_pl.data.sync import SyncCrop, crop_boxes, lip_frames, sync_mfcc, sync_windows
 from difftalk_pl.errors import UserError
-from difftalk_pl.models.pretrained import SYNCNET, MissingWeights, file_hash, read_tensors
+from difftalk_pl.files import file_hash
 from difftalk_pl.models.syncnet import LIP_FRAMES, SyncNet, audio_stream
+from difftalk_pl.training.pretrained import SYNCNET_SHA256, MissingWeights
 from difftalk_pl.training.unpickling import read_file
 from difftalk_pl.training.weights import ENTRY, listed, load_into, read_weights, weights_hash
 
@@ -93,11 +94,11 @@ class SyncJudge:
         else:
             self.network, digest = SyncNet(), file_hash(self.path)
             counters = {name: value for name, value in self.network.state_dict().items() if name.endswith(COUNTER)}
-            load_into(self.network, counters | read_tensors(self.path), self.path)
-            published = digest == SYNCNET.sha256
+            load_into(self.network, counters | read_file(self.path), self.path)
+            published = digest == SYNCNET_SHA256
             name = "published syncnet_v2" if published else "SyncNet of published size, another file"
             self.origin = {"network": name, "sha256": digest}
-        self.network.freeze().to(self.device)
+        self.network.eval().requires_grad_(False).to(self.device)
 
     def __deepcopy__(self, memo: dict) -> "SyncJudge":
         return self

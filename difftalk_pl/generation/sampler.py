@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from difftalk_pl.data.dataset import Window
 from difftalk_pl.data.references import ReferencePolicy
 from difftalk_pl.errors import UserError
-from difftalk_pl.models.conditioning import Condition, without_sound
+from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.denoiser import DiffTalk
 from difftalk_pl.models.schedule import NoiseSchedule, sample
 from difftalk_pl.training.codec import LatentCodec
@@ -162,7 +162,7 @@ class Generator:
         condition = self.difftalk.condition(audio, landmarks, z_masked, z_reference)
         if self.sampler.guidance == 1:
             return condition
-        silent = self.difftalk.condition(without_sound(audio), landmarks, z_masked, z_reference)
+        silent = self.difftalk.condition(torch.zeros_like(audio), landmarks, z_masked, z_reference)
         return Condition(*(torch.cat(both) for both in zip(condition, silent)))
 
     def _predict(self, condition: Condition, z_t: Tensor, t: Tensor) -> Tensor:

@@ -7,9 +7,6 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor, nn
 
-from difftalk_pl.errors import UserError
-from difftalk_pl.models.codebook import kmeans
-
 _DOWN = {False: "DownEncoderBlock2D", True: "AttnDownEncoderBlock2D"}
 _UP = {False: "UpDecoderBlock2D", True: "AttnUpDecoderBlock2D"}
 
@@ -32,18 +29,6 @@ class AutoencoderConfig:
     mid_block_attention: bool = True
     in_channels: int = 3
     attention_levels: tuple[bool, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.attention_levels and len(self.attention_levels) != len(self.block_out_channels):
-            raise UserError(
-                f"autoencoder.attention_levels is {self.attention_levels}: "
-                f"expected {len(self.block_out_channels)} entries, as block_out_channels has, or none"
-            )
-        if uneven := [width for width in self.block_out_channels if width % self.norm_num_groups]:
-            raise UserError(
-                f"autoencoder: a level of {uneven[0]} channels cannot be split into {self.norm_num_groups} groups: "
-                f"choose a norm_num_groups that divides {self.block_out_channels}"
-            )
 
     @property
     def factor(self) -> int:
@@ -71,9 +56,9 @@ class Reconstruction(NamedTuple):
 class Autoencoder(nn.Module):
     """The VQModel of diffusers under the names of this project. Latents are never scaled."""
 
-    def __init__(self, config: AutoencoderConfig | None = None) -> None:
+    def __init__(self, config: AutoencoderConfig = AutoencoderConfig()) -> None:
         super().__init__()
-        self.config = config = config or AutoencoderConfig()
+        self.config = config
         with_attention = config.attention_levels or (False,) * len(config.block_out_channels)
         self.vq = VQModel(
             in_channels=config.in_channels,
@@ -137,8 +122,3 @@ class Autoencoder(nn.Module):
         before.weight /= deviation[:, None, None, None]
         before.bias.copy_((before.bias - mean) / deviation)
         return (vectors - mean) / deviation
-
-    @torch.no_grad()
-    def initialise_codebook(self, vectors: Tensor, seed: int = 0) -> None:
-        """Set the codebook to k-means centres of encoder outputs (N, C); the uniform start leaves most codes unused."""
-        self.codes.copy_(torch.from_numpy(kmeans(vectors.detach().float().cpu().numpy(), self.config.codes, seed)))

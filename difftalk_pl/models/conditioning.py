@@ -8,8 +8,6 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from difftalk_pl.errors import UserError
-
 SLOPE = 0.02  # of every LeakyReLU here, as released
 CODE_WIDTH = 64  # D_A and D_L of the paper
 AROUND = (4, 3)  # frames before and after that the smoothing sees, as released
@@ -33,7 +31,6 @@ class ConditioningConfig:
         context: single joins audio and landmark code into one token, as released; tokens has one per audio step or
             frame and one per group of landmarks (models/tokens.py).
         audio_tokens: of `tokens`: one per step of 20 ms (30), or one per frame (8).
-        joint: of `tokens`: add the single token's code to every token.
         smoothing: frames before and after the target whose audio is seen.
         landmark_scale: factor on landmarks in fractions of the side; released: 256. Small models prefer about 1.
         landmark_centre: subtracted from the fractions before scaling; 0 as released.
@@ -42,14 +39,9 @@ class ConditioningConfig:
     audio_channels: int = 29
     context: Literal["single", "tokens"] = "single"
     audio_tokens: Literal["steps", "frames"] = "steps"
-    joint: bool = True
     smoothing: tuple[int, int] = AROUND
     landmark_scale: float = 256.0
     landmark_centre: float = 0.0
-
-    def __post_init__(self) -> None:
-        if min(self.smoothing) < 0:
-            raise UserError(f"conditioning.smoothing {list(self.smoothing)}: frames before and after, 0 or more each")
 
     @property
     def frames(self) -> int:
@@ -62,15 +54,10 @@ def scaled_landmarks(landmarks: Tensor, config: ConditioningConfig) -> Tensor:
     return (landmarks - config.landmark_centre) * config.landmark_scale
 
 
-def without_sound(audio: Tensor) -> Tensor:
-    """Return silent audio windows of the same shape: zeros, as beyond a clip's ends."""
-    return torch.zeros_like(audio)
-
-
 class AudioEncoder(nn.Module):
     """One window of 16 feature steps to one code, (N, 16, C) -> (N, 64). AD-NeRF's AudioNet, as released."""
 
-    def __init__(self, channels: int = 29) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         convolutions: list[nn.Module] = []
         for narrow, wide in pairwise((channels, 32, 32, 64, CODE_WIDTH)):  # 16 -> 8 -> 4 -> 2 -> 1 steps
@@ -88,7 +75,7 @@ class AudioEncoder(nn.Module):
 class AudioSmoothing(nn.Module):
     """Learned average over neighbouring frames, (B, 8, 64) -> (B, 64). Paper, section 3.2."""
 
-    def __init__(self, frames: int = sum(AROUND) + 1) -> None:
+    def __init__(self, frames: int) -> None:
         super().__init__()
         convolutions: list[nn.Module] = []
         for wide, narrow in pairwise((SCORED_WIDTH, 16, 8, 4, 2, 1)):
@@ -122,13 +109,14 @@ class LandmarkEncoder(nn.Module):
 class Conditioning(nn.Module):
     """E_A and E_L of the paper as one token, and the two latents. Trained together with the denoiser."""
 
-    def __init__(self, config: ConditioningConfig | None = None) -> None:
+    context_width = 2 * CODE_WIDTH
+
+    def __init__(self, config: ConditioningConfig) -> None:
         super().__init__()
-        self.config = config = config or ConditioningConfig()
+        self.config = config
         self.audio = AudioEncoder(config.audio_channels)
         self.smoothing = AudioSmoothing(config.frames)
         self.landmarks = LandmarkEncoder()
-        self.context_width = 2 * CODE_WIDTH
 
     def encode_audio(self, audio: Tensor) -> Tensor:
         """Encode windows of features around 8 frames, (B, 8, 16, C) -> (B, 64)."""

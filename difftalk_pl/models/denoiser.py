@@ -7,8 +7,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from difftalk_pl.errors import UserError
-from difftalk_pl.models.conditioning import Condition, ConditioningConfig
-from difftalk_pl.models.tokens import build_conditioning
+from difftalk_pl.models.conditioning import Condition, Conditioning, ConditioningConfig
+from difftalk_pl.models.tokens import TokenConditioning
 
 
 @dataclass
@@ -32,17 +32,11 @@ class DenoiserConfig:
 
     def __post_init__(self) -> None:
         levels = len(self.block_out_channels)
-        for name in ("attention_levels", "heads"):
-            if len(getattr(self, name)) != levels:
-                raise UserError(
-                    f"denoiser.{name} is {getattr(self, name)}: expected {levels} entries, as block_out_channels has"
-                )
+        if len(self.attention_levels) != levels or len(self.heads) != levels:
+            raise UserError(f"denoiser: attention_levels and heads need {levels} entries, as block_out_channels has")
         for width, heads in zip(self.block_out_channels, self.heads):
-            if width % heads or width % self.norm_num_groups:
-                raise UserError(
-                    f"denoiser: a level of {width} channels cannot be split into {heads} heads and "
-                    f"{self.norm_num_groups} groups: choose divisors of {width}"
-                )
+            if width % heads:  # diffusers would build another network
+                raise UserError(f"denoiser: a level of {width} channels cannot be split into {heads} heads")
 
 
 @dataclass
@@ -69,24 +63,14 @@ def build_denoiser(config: DenoiserConfig) -> UNet2DConditionModel:
     )
 
 
-def predict_noise(unet: UNet2DConditionModel, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-    """Predict the noise in z_t (B, 3, h, w) at timesteps t (B,); h and w divisible by 2^(levels - 1)."""
-    stacked = torch.cat([z_t, condition.concat], dim=1)
-    return unet(stacked, t, encoder_hidden_states=condition.context).sample
-
-
 class DiffTalk(nn.Module):
     """Noise prediction from a noisy latent and a condition."""
 
-    def __init__(self, config: DiffTalkConfig | None = None) -> None:
+    def __init__(self, config: DiffTalkConfig) -> None:
         super().__init__()
-        self.config = config = config or DiffTalkConfig()
-        self.conditioning = build_conditioning(config.conditioning)
-        if config.denoiser.context_width != self.conditioning.context_width:
-            raise UserError(
-                f"denoiser.context_width is {config.denoiser.context_width}: "
-                f"the conditioning makes tokens of {self.conditioning.context_width}"
-            )
+        self.config = config
+        kind = TokenConditioning if config.conditioning.context == "tokens" else Conditioning
+        self.conditioning = kind(config.conditioning)
         self.denoiser = build_denoiser(config.denoiser)
 
     def condition(self, audio: Tensor, landmarks: Tensor, z_masked: Tensor, z_reference: Tensor) -> Condition:
@@ -94,5 +78,6 @@ class DiffTalk(nn.Module):
         return self.conditioning(audio, landmarks, z_masked, z_reference)
 
     def forward(self, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """Predict the noise in z_t (B, 3, h, w) at timesteps t (B,)."""
-        return predict_noise(self.denoiser, z_t, t, condition)
+        """Predict the noise in z_t (B, 3, h, w) at timesteps t (B,); h and w divisible by 2^(levels - 1)."""
+        stacked = torch.cat([z_t, condition.concat], dim=1)
+        return self.denoiser(stacked, t, encoder_hidden_states=condition.context).sample

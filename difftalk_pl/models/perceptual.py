@@ -4,7 +4,7 @@ Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Me
 torchvision's names and heads torchmetrics' names, so that their files load strictly without torchvision.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -119,12 +119,3 @@ class LPIPS(nn.Module):
                 wide = h.to(torch.promote_types(h.dtype, torch.float32))
                 found.append(wide / (wide.square().sum(1, keepdim=True) + EPSILON).sqrt())
         return found
-
-
-def published_state(backbone: Mapping[str, Tensor], heads: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Combine torchvision's state dict of a backbone, without its classifier, and torchmetrics' of the heads."""
-    state = {name: value for name, value in backbone.items() if not name.startswith("classifier.")}
-    for name, value in heads.items():  # lin0.model.1.weight
-        layer, _, rest = name.partition(".")
-        state[f"heads.{layer.removeprefix('lin')}.{rest.removeprefix('model.1.')}"] = value
-    return state

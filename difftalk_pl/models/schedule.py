@@ -15,9 +15,8 @@ from torch import Tensor
 from difftalk_pl.errors import UserError
 
 OFFSET = 1  # the published DDIM never visits t = 0
-# Short names, the class of diffusers and its options. "trailing" always starts at the last timestep.
-TRAILING = {"timestep_spacing": "trailing"}
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+TRAILING = {"timestep_spacing": "trailing"}  # always starts at the last timestep
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # short names, the class of diffusers and its options
     "ddpm": ("DDPMScheduler", TRAILING),
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True, "steps_offset": 1}),
     "dpm++": ("DPMSolverMultistepScheduler", TRAILING),
@@ -47,13 +46,6 @@ class NoiseSchedule:
     end: float = 0.0195
     kind: Literal["scaled_linear", "linear"] = "scaled_linear"
 
-    def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 < self.start <= self.end < 1:
-            raise UserError(
-                f"schedule.steps {self.steps}, start {self.start}, end {self.end}: expected 1 step or more and "
-                "0 < start <= end < 1"
-            )
-
     @cached_property
     def betas(self) -> Tensor:
         """(steps,) float64."""
@@ -68,17 +60,18 @@ class NoiseSchedule:
 
     def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Return q(z_t | z): z and noise (B, C, h, w), t (B,) in 0 ... steps - 1."""
-        scales = torch.stack([self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()]).to(z.dtype)
-        signal, spread = scales.to(z.device)[:, t].view(2, -1, *[1] * (z.ndim - 1))
-        return signal * z + spread * noise
+        return _add_noise(self.alphas_cumprod, z, noise, t)
 
     def scheduler(self, name: str = "ddim") -> Any:
-        """Return a scheduler of this schedule by short name or class of diffusers. Raises UserError for others."""
+        """Return a scheduler of this schedule by short name or class of diffusers. Raises UserError for others.
+
+        KDPM2's are refused: within a step they change the noise level, which a mask does not follow.
+        """
         if name == "ddim":
             return DDIM(self.betas)
         class_name, preset = SCHEDULERS.get(name, (name, {}))
         accepted = inspect.signature(getattr(diffusers, class_name, object)).parameters
-        if "trained_betas" not in accepted:
+        if "trained_betas" not in accepted or class_name.startswith("KDPM2"):
             raise UserError(
                 f"no scheduler {name!r}: choose ddim, {', '.join(SCHEDULERS)}, or a scheduler class of diffusers that "
                 "takes trained_betas"
@@ -87,6 +80,13 @@ class NoiseSchedule:
         if "clip_sample" in accepted:
             common["clip_sample"] = False  # latents are not confined to [-1, 1]
         return getattr(diffusers, class_name)(**{**common, **preset})
+
+
+def _add_noise(alphas_cumprod: Tensor, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Return sqrt(a_t) z + sqrt(1 - a_t) noise; not every device can hold the float64 table."""
+    scales = torch.stack([alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()]).to(z)
+    signal, spread = scales[:, t].view(2, -1, *[1] * (z.ndim - 1))
+    return signal * z + spread * noise
 
 
 class DDIM(DDIMScheduler):
@@ -103,39 +103,29 @@ class DDIM(DDIMScheduler):
     """
 
     def __init__(self, betas: Tensor) -> None:
-        super().__init__(
-            num_train_timesteps=len(betas), trained_betas=betas.tolist(), clip_sample=False, steps_offset=OFFSET
-        )
-        self.betas = betas.double()
-        self.alphas = 1 - self.betas
-        self.alphas_cumprod = self.alphas.cumprod(0)
-        self.final_alpha_cumprod = self.alphas_cumprod[0]
+        super().__init__(num_train_timesteps=len(betas), trained_betas=betas.tolist(), clip_sample=False)
+        self.alphas_cumprod = (1 - betas).cumprod(0)
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
-        total = len(self.betas)
+        total = len(self.alphas_cumprod)
         ascending = torch.arange(num_inference_steps) * total // num_inference_steps
         ascending += min(OFFSET, total - 1 - int(ascending[-1]))
-        self.num_inference_steps = num_inference_steps  # type: ignore[assignment]
         self.timesteps = ascending.flip(0).to(device)
-        self._previous = dict(zip(ascending[1:].tolist(), self.alphas_cumprod[ascending[:-1]], strict=True))
+        self._previous = dict(zip(ascending.tolist(), [0, *ascending[:-1].tolist()]))
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        # the stock method would move the float64 table to the device, which not every device can hold
-        alpha = self.alphas_cumprod[timesteps.cpu()].view(-1, *[1] * (original_samples.ndim - 1))
-        signal, spread = (scale.to(original_samples) for scale in (alpha.sqrt(), (1 - alpha).sqrt()))
-        return signal * original_samples + spread * noise
+        return _add_noise(self.alphas_cumprod, original_samples, noise, timesteps)
 
     def step(  # type: ignore[override]
         self,
         model_output: Tensor,
-        timestep: int | Tensor,
+        timestep: Tensor,
         sample: Tensor,
         eta: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> DDIMSchedulerOutput:
         """Step from `timestep` to the next lower one of `set_timesteps`."""
-        here = self.alphas_cumprod[int(timestep)]
-        there = self._previous.get(int(timestep), self.final_alpha_cumprod)
+        here, there = self.alphas_cumprod[[int(timestep), self._previous[int(timestep)]]]
         x_start = (sample - (1 - here).sqrt().item() * model_output) / here.sqrt().item()
         sigma = eta * ((1 - there) / (1 - here) * (1 - here / there)).clamp(min=0).sqrt()
         previous = there.sqrt().item() * x_start + (1 - there - sigma**2).sqrt().item() * model_output

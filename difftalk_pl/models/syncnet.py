@@ -36,11 +36,8 @@ class SyncNetConfig:
     normalise: bool = False
 
     def __post_init__(self) -> None:
-        if self.side < SMALLEST_SIDE or min(self.channels(64), self.embedding) < 1:
-            raise UserError(
-                f"syncnet.side {self.side}, width {self.width}, embedding {self.embedding}: expected a side of "
-                f"{SMALLEST_SIDE} or more and channels in every layer"
-            )
+        if self.side < SMALLEST_SIDE:
+            raise UserError(f"syncnet.side is {self.side}: expected {SMALLEST_SIDE} or more")
 
     def channels(self, published: int) -> int:
         """Scale a layer's published number of channels."""
@@ -49,11 +46,10 @@ class SyncNetConfig:
     @property
     def last_kernel(self) -> int:
         """The side of the input of the last lip convolution, 6 for 224."""
-        side = (self.side - 7) // 2 + 1
-        side = (side - 3) // 2 + 1
-        side = (side + 2 - 5) // 2 + 1
-        side = (side + 2 - 3) // 2 + 1
-        return (side - 3) // 2 + 1
+        side = self.side
+        for kernel, padding in ((7, 0), (3, 0), (5, 1), (3, 1), (3, 0)):  # all layers of stride 2
+            side = (side + 2 * padding - kernel) // 2 + 1
+        return side
 
 
 class SyncNet(nn.Module):
@@ -66,10 +62,6 @@ class SyncNet(nn.Module):
         self.netfcaud = _head(config)
         self.netfclip = _head(config)
         self.netcnnlip = _lip_layers(config)
-
-    def freeze(self) -> "SyncNet":
-        """Set evaluation mode, so that judging does not change it, without gradients of the weights."""
-        return self.eval().requires_grad_(False)
 
     def embed_audio(self, mfcc: Tensor) -> Tensor:
         """Embed 13 coefficients in 20 steps of 10 ms, not normalised, (B, 1, 13, 20) -> (B, C)."""
@@ -90,6 +82,7 @@ class SyncNet(nn.Module):
 
 
 def _head(config: SyncNetConfig) -> nn.Sequential:
+    """(B, 512) -> (B, 1024)."""
     code = config.channels(CODE)
     return nn.Sequential(nn.Linear(code, code), nn.BatchNorm1d(code), nn.ReLU(), nn.Linear(code, config.embedding))
 

@@ -1,7 +1,7 @@
 """Conditioning with several tokens (`context: tokens`). Not in the paper.
 
 With the released model's single token the softmax has one key, so that queries, keys and their norm have no effect.
-With `joint`, every token adds its own part, which starts at zero, to the code of the single token.
+Here every token adds its own part, which starts at zero, to the code of the single token.
 """
 
 import torch
@@ -79,11 +79,10 @@ class LandmarkTokens(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        sizes = [2 * len(group) for group in GROUPS.values()]
         self.encoders = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(2 * len(group), TOKEN_WIDTH), nn.LeakyReLU(SLOPE), nn.Linear(TOKEN_WIDTH, TOKEN_WIDTH)
-            )
-            for group in GROUPS.values()
+            nn.Sequential(nn.Linear(size, TOKEN_WIDTH), nn.LeakyReLU(SLOPE), nn.Linear(TOKEN_WIDTH, TOKEN_WIDTH))
+            for size in sizes
         )
         self.position = _positions(len(GROUPS))
 
@@ -99,28 +98,21 @@ def _positions(count: int) -> nn.Parameter:
 class TokenConditioning(nn.Module):
     """Like `Conditioning`, with one token per audio step or frame and one per group of landmarks."""
 
+    context_width = TOKEN_WIDTH
+
     def __init__(self, config: ConditioningConfig) -> None:
         super().__init__()
         self.config = config
         self.audio = {"steps": StepTokens, "frames": FrameTokens}[config.audio_tokens](config)
         self.landmarks = LandmarkTokens()
         self.norm = nn.LayerNorm(TOKEN_WIDTH)  # the denoiser does not normalise its context
-        self.single = Conditioning(config) if config.joint else None
-        self.context_width = TOKEN_WIDTH
-        if config.joint:
-            self.own = nn.Linear(TOKEN_WIDTH, TOKEN_WIDTH)
-            nn.init.zeros_(self.own.weight)
-            nn.init.zeros_(self.own.bias)
+        self.single = Conditioning(config)
+        self.own = nn.Linear(TOKEN_WIDTH, TOKEN_WIDTH)
+        nn.init.zeros_(self.own.weight)
+        nn.init.zeros_(self.own.bias)
 
     def forward(self, audio: Tensor, landmarks: Tensor, z_masked: Tensor, z_reference: Tensor) -> Condition:
         """Encode audio (B, 8, 16, C) and landmarks (B, 39, 2) to a context (B, 37 or 15, 128); latents (B, 3, h, w)."""
         tokens = torch.cat([self.audio(audio), self.landmarks(scaled_landmarks(landmarks, self.config))], dim=1)
-        context = self.norm(tokens)
-        if self.single is not None:
-            context = self.single.code(audio, landmarks) + self.own(context)
+        context = self.single.code(audio, landmarks) + self.own(self.norm(tokens))
         return Condition(context, torch.cat([z_masked, z_reference], dim=1))
-
-
-def build_conditioning(config: ConditioningConfig) -> Conditioning | TokenConditioning:
-    """Build the conditioning that `config.context` names."""
-    return TokenConditioning(config) if config.context == "tokens" else Conditioning(config)

@@ -14,10 +14,9 @@ from difftalk_pl.errors import UserError
 from difftalk_pl.generation.steps import ClipGeneration, GenerationState
 from difftalk_pl.models.adversarial import PatchGAN, adaptive_weight, adversarial_loss, hinge_discriminator_loss
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig, Reconstruction
-from difftalk_pl.models.codebook import Codebook
-from difftalk_pl.training.codebook import CodebookTraining
+from difftalk_pl.training.codebook import Codebook, CodebookTraining
 from difftalk_pl.training.optim import Decay, gradient_norm, learning_rate_factor, stop_unless_finite, total_steps
-from difftalk_pl.training.perceptual import Perceptual, PerceptualDistance
+from difftalk_pl.training.pretrained import Perceptual, PerceptualDistance
 from difftalk_pl.training.weights import checked_entry, entry, load_into, read_weights, weights_hash
 
 PRECISIONS = ("16-mixed", "16-true", "bf16-true")  # no scaler for the discriminator; small steps lost in 16 bit weights
@@ -51,7 +50,7 @@ class AutoencoderPretraining(ClipGeneration):
         warmup_steps: of the learning rate.
         gradient_clip: largest norm of the autoencoder's gradients; 0 is no clipping.
         adversarial: the discriminator.
-        codebook: start, update and revival of the codebook.
+        codebook: start and revival of the codebook.
         perceptual: LPIPS beside the mean absolute error; its weights are read when fit starts.
         init_from: checkpoint or exported folder to start from; a resumed run ignores it.
         channels_last: memory layout, 1.3 to 1.8 times faster on CPUs.
@@ -77,7 +76,6 @@ class AutoencoderPretraining(ClipGeneration):
         super().__init__()
         self.automatic_optimization = False
         self.autoencoder = Autoencoder(autoencoder)
-        self.autoencoder.codes.requires_grad_(codebook.update == "gradient")
         self.discriminator = PatchGAN(filters=adversarial.filters, layers=adversarial.layers)
         self.codebook = CodebookTraining(codebook, autoencoder.codes, autoencoder.latent_channels)
         self.perceptual, self.adversarial = perceptual, adversarial
@@ -101,8 +99,8 @@ class AutoencoderPretraining(ClipGeneration):
         if self.trainer.precision in PRECISIONS:
             raise UserError(f"trainer.precision {self.trainer.precision}: stage 1 needs bf16-mixed or 32-true")
         if self.perceptual.network is not None:
-            option = "model.init_args.perceptual.weights"
-            self.distance = PerceptualDistance(self.perceptual.network, self.perceptual.weights, option).to(self.device)  # type: ignore[arg-type]
+            option, device = "model.init_args.perceptual.weights", self.trainer.strategy.root_device
+            self.distance = PerceptualDistance(self.perceptual.network, self.perceptual.weights, option).to(device)  # type: ignore[arg-type]
 
     @property
     def quantising(self) -> bool:

@@ -16,7 +16,7 @@ from difftalk_pl.data.dataset import Window
 from difftalk_pl.errors import UserError
 from difftalk_pl.generation.sampler import Generator, SamplerConfig, composite
 from difftalk_pl.generation.steps import ClipGeneration, GenerationState
-from difftalk_pl.models.conditioning import Condition, without_sound
+from difftalk_pl.models.conditioning import Condition
 from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.training.codec import LatentCodec
@@ -104,7 +104,7 @@ class DiffusionTraining(AdamWTraining, ClipGeneration):
             return batch
         audio = batch["audio"]
         kept = torch.rand(len(audio), generator=generator, device=self.device) >= self.audio_dropout
-        return {**batch, "audio": torch.where(kept[:, None, None, None], audio, without_sound(audio))}
+        return {**batch, "audio": torch.where(kept[:, None, None, None], audio, torch.zeros_like(audio))}
 
     def _noise_error(self, batch: Window, generators: Sequence[torch.Generator]) -> Tensor:
         """Return the loss; generators: one for the whole batch, or one per window."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
-from einops import rearrange
 from torch import Tensor
 
 from difftalk_pl.errors import UserError
@@ -29,7 +28,7 @@ ENCODERS = {  # published module -> module of DiffTalk
     "cond_stage_model_for_audio_smooth.": "conditioning.smoothing.",
     "cond_stage_model_for_ldm.": "conditioning.landmarks.",
 }
-HEAD_WIDTH = 32  # as released; no tensor's shape shows it
+HEAD_WIDTH = 32  # channels of an attention head, as released; no tensor's shape shows it
 SCHEDULE_TOLERANCE = 1e-5  # relative
 LEVEL_ATTENTION = re.compile(r"(encoder\.down|decoder\.up)\.(\d+)\.attn\.(\d+)\.(norm|q|k|v|proj_out)\.(weight|bias)")
 ATTENTION_NAMES = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
@@ -41,7 +40,9 @@ def below(state: State, prefix: str) -> dict[str, Tensor]:
 
 
 def averaged(state: State, own: State) -> dict[str, Tensor]:
-    """Return the moving averages of the tensors `own`, which the published code stores without dots in their names."""
+    """Return the moving averages of the tensors `own`, stored without dots in their names; `own` if there are none."""
+    if not any(name.startswith(AVERAGE) for name in state):
+        return dict(own)
     return {name: state[AVERAGE + name.replace(".", "")] for name in own}
 
 
@@ -62,32 +63,22 @@ def autoencoder_config(state: State) -> AutoencoderConfig:
 
 def convert_autoencoder(state: State, levels: int) -> dict[str, Tensor]:
     """Rename the tensors of a published VQ autoencoder to those of `Autoencoder`."""
-    attention = {name: value for name, value in state.items() if LEVEL_ATTENTION.fullmatch(name)}
+    attention = {name: found for name in state if (found := LEVEL_ATTENTION.fullmatch(name))}
     rest = {name: value for name, value in state.items() if name not in attention}
     blocks = {"down_block_types": range(levels), "up_block_types": range(levels)}
     converted = convert_ldm_vae_checkpoint(dict(rest), blocks)
     converted[CODEBOOK] = state[CODEBOOK]
     _refuse_leftovers(rest, converted)
-    for name, value in attention.items():  # 1 x 1 convolutions, and linear layers in diffusers
-        linear = rearrange(value, "o i 1 1 -> o i") if value.ndim == 4 else value
-        converted[_level_attention_name(name, levels)] = linear
+    for name, found in attention.items():  # diffusers counts the decoder's levels from the deepest one
+        side, level, block, layer, kind = found.groups()
+        place = f"down_blocks.{level}" if side == "encoder.down" else f"up_blocks.{levels - 1 - int(level)}"
+        name_there = f"{side[:7]}.{place}.attentions.{block}.{ATTENTION_NAMES[layer]}.{kind}"
+        converted[name_there] = state[name].reshape(state[name].shape[:2])  # 1 x 1 convolutions are linear layers there
     return {f"vq.{name}": value for name, value in converted.items()}
 
 
-def _level_attention_name(name: str, levels: int) -> str:
-    """Rename a level's attention: diffusers counts the decoder's levels from the deepest one."""
-    found = LEVEL_ATTENTION.fullmatch(name)
-    assert found is not None
-    side, level, block, layer, kind = found.groups()
-    place = f"encoder.down_blocks.{level}" if side == "encoder.down" else f"decoder.up_blocks.{levels - 1 - int(level)}"
-    return f"{place}.attentions.{block}.{ATTENTION_NAMES[layer]}.{kind}"
-
-
-def denoiser_config(state: State, head_width: int = HEAD_WIDTH) -> DenoiserConfig:
-    """Read the sizes of a published denoiser, named from `input_blocks`.
-
-    head_width: channels of an attention head; any divisor loads, and a wrong one computes something else.
-    """
+def denoiser_config(state: State) -> DenoiserConfig:
+    """Read the sizes of a published denoiser, named from `input_blocks`."""
     inputs = len({name.split(".")[1] for name in state if name.startswith("input_blocks.")})
     levels = 1 + sum(name.endswith(".0.op.weight") for name in state)
     layers = inputs // levels - 1
@@ -97,7 +88,7 @@ def denoiser_config(state: State, head_width: int = HEAD_WIDTH) -> DenoiserConfi
         block_out_channels=widths,
         layers_per_block=layers,
         attention_levels=tuple(f"input_blocks.{first}.1.norm.weight" in state for first in firsts),
-        heads=tuple(max(width // head_width, 1) for width in widths),
+        heads=tuple(max(width // HEAD_WIDTH, 1) for width in widths),
         in_channels=state["input_blocks.0.0.weight"].shape[1],
         out_channels=len(state["out.2.weight"]),
         context_width=state["middle_block.1.transformer_blocks.0.attn2.to_k.weight"].shape[1],
@@ -115,7 +106,7 @@ def convert_denoiser(state: State, layers_per_block: int) -> dict[str, Tensor]:
 def conditioning_config(state: State) -> ConditioningConfig:
     """Read the sizes of the published encoders of speech and landmarks."""
     channels = state["cond_stage_model_for_audio.encoder_conv.0.weight"].shape[1]
-    return ConditioningConfig(audio_channels=channels, context="single")
+    return ConditioningConfig(audio_channels=channels)
 
 
 def convert_conditioning(state: State) -> dict[str, Tensor]:
@@ -144,8 +135,5 @@ def _refuse_leftovers(state: State, converted: State) -> None:
 
 
 def _count(state: State, pattern: str) -> int:
-    """Count the consecutive numbers, from 0, for which the pattern gives a name."""
-    number = 0
-    while pattern.format(number) in state:
-        number += 1
-    return number
+    """Count the numbers for which the pattern gives a name."""
+    return sum(pattern.format(number) in state for number in range(32))

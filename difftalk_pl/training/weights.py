@@ -6,22 +6,19 @@ frozen autoencoder; what the data were is in the DataModule's entry. So one chec
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
+import safetensors.torch
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
-from difftalk_pl.models.configuration import from_dict, plain
 from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.models.syncnet import SyncNet, SyncNetConfig
@@ -32,6 +29,7 @@ ENTRY, DATA_ENTRY = "difftalk_pl", "HDTFDataModule"  # of a checkpoint
 MODEL_FILE = "model.safetensors"
 INSIDE = "autoencoder"  # the first stage, in the folder of a diffusion model
 Stage = Literal["autoencoder", "diffusion", "syncnet"]
+T = TypeVar("T")
 
 
 class Kind(NamedTuple):
@@ -100,14 +98,18 @@ class Weights:
         return read_weights(Path(folder))
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
-        """Write a folder for `from_pretrained` and all commands; half: as 16 bit floats.
+        """Write config.json and model.safetensors, and the autoencoder of a diffusion model in a folder inside.
 
-        Raises UserError for a folder that holds anything else than such a model.
+        half: as 16 bit floats, but for tensors with larger numbers, such as variances of pixels.
         """
         folder = Path(folder)
-        if folder.exists() and not _is_ours(folder):
-            raise UserError(f"{folder}: exists and is no model folder; give --out a new or empty folder")
-        _write_folder(self, folder, half)
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = {name: (_halved(value) if half else value).contiguous() for name, value in self.state.items()}
+        content = {"format": FORMAT, "stage": self.stage, "config": self.config, "hash": weights_hash(_floats(stored))}
+        (folder / MODEL_FILE).write_bytes(safetensors.torch.save(stored))
+        (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if self.codec is not None:
+            self.codec.save_pretrained(folder / INSIDE, half)
 
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
         """Upload as a repository (OWNER/NAME) of the Hugging Face hub. Returns its address."""
@@ -119,9 +121,7 @@ class Weights:
 
     def autoencoder(self) -> Autoencoder:
         """Build the autoencoder, also that of a diffusion model. Raises UserError for a SyncNet."""
-        if self.codec is not None:
-            return self.codec.autoencoder()
-        return self.build("autoencoder").requires_grad_(False)  # type: ignore[return-value]
+        return (self.codec or self).build("autoencoder").requires_grad_(False)  # type: ignore[return-value]
 
     def difftalk(self) -> DiffTalk:
         """Build the conditional denoiser. Raises UserError for another stage."""
@@ -131,16 +131,13 @@ class Weights:
         """Build the SyncNet. Raises UserError for another stage."""
         return self.build("syncnet").requires_grad_(False)  # type: ignore[return-value]
 
-    def build(self, stage: Stage | None = None) -> nn.Module:
-        """Build the network of a stage, by default its own. Raises UserError for tensors that are not exactly its."""
-        source, kind = self.path or Path("weights"), KINDS[stage or self.stage]
-        if stage is not None and self.stage != stage:
+    def build(self, stage: Stage) -> nn.Module:
+        """Build the network of a stage. Raises UserError for another one, or for tensors that are not exactly its."""
+        source, kind = self.path or Path("weights"), KINDS[stage]
+        if self.stage != stage:
             raise UserError(f"{source}: these are weights of {KINDS[self.stage].title}; {kind.title} is needed")
-        try:
-            with torch.device("meta"):
-                network = kind.network(from_dict(kind.config, self.config[kind.name]))
-        except ValueError as error:
-            raise UserError(f"{source}: {error}") from error
+        with torch.device("meta"):
+            network = kind.network(from_dict(kind.config, self.config[kind.name]))
         layout = torch.contiguous_format  # the last digits of results depend on the layout
         copies = {name: value.clone(memory_format=layout) for name, value in _floats(self.state).items()}
         load_into(network, copies, source, assign=True)
@@ -159,6 +156,19 @@ class Weights:
         return weights_hash(self.state)
 
 
+def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Build a dataclass from nested plain values: lists become tuples, missing keys defaults. TypeError for others."""
+    hints = get_type_hints(kind)
+    restored = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    nested = {key: from_dict(hints[key], value) for key, value in restored.items() if isinstance(value, Mapping)}
+    return kind(**restored | nested)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return a dataclass as JSON has it, with lists for tuples."""
+    return json.loads(json.dumps(asdict(config)))
+
+
 def weights_hash(state: Mapping[str, Tensor]) -> str:
     """Return 12 hexadecimal digits of the SHA-256 of all names and tensors; it does not cover the configuration."""
     digest = hashlib.sha256()
@@ -171,7 +181,7 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 
 def load_into(network: nn.Module, state: Mapping[str, Tensor], source: Path, assign: bool = False) -> None:
     """Load all tensors or none. Raises UserError that names what does not fit or is not finite."""
-    broken = [name for name, value in state.items() if value.is_floating_point() and not value.float().isfinite().all()]
+    broken = [name for name, value in state.items() if not value.float().isfinite().all()]
     if broken:
         raise UserError(f"{source}: {len(broken)} tensors have numbers that are not finite: {listed(broken)}")
     try:
@@ -189,10 +199,8 @@ def listed(names: Sequence[str], most: int = 12) -> str:
 def entry(stage: Stage, config: dict[str, Any], codec: Weights | None = None) -> dict[str, Any]:
     """Return the `difftalk_pl` entry of a checkpoint, with configurations as plain values."""
     config = {name: plain(value) if is_dataclass(value) else value for name, value in config.items()}
-    content: dict[str, Any] = {"format": FORMAT, "stage": stage, "config": config}
-    if codec is not None:
-        content["codec"] = {"config": codec.config, "state": codec.state}
-    return content
+    first = {} if codec is None else {"codec": {"config": codec.config, "state": codec.state}}
+    return {"format": FORMAT, "stage": stage, "config": config, **first}
 
 
 def checked_entry(checkpoint: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
@@ -226,49 +234,18 @@ def _read_checkpoint(path: Path) -> Weights:
 def _read_folder(path: Path) -> Weights:
     try:
         content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        state = load_file(path / MODEL_FILE)
-    except (ValueError, OSError, SafetensorError) as error:
+    except (ValueError, OSError) as error:
         raise UserError(f"{path}: not a readable model folder ({error}); make it with export") from error
     if content.get("format") != FORMAT or content.get("stage") not in KINDS:
         raise UserError(f"{path}: format {content.get('format')}, this version reads {FORMAT}")
     codec = _read_folder(path / INSIDE) if content["stage"] == "diffusion" else None
-    weights = Weights(content["stage"], content["config"], _floats(state), codec, path)
+    weights = Weights(content["stage"], content["config"], _floats(read_file(path / MODEL_FILE)), codec, path)
     if weights.hash != content["hash"]:
         raise UserError(f"{path}: {MODEL_FILE} does not belong to config.json; export it again")
     return weights
 
 
-def _is_ours(folder: Path) -> bool:
-    """Tell whether a folder is empty, but for hidden files, or a model folder."""
-    if not folder.is_dir():
-        return False
-    try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("stage") in KINDS
-    except (OSError, ValueError):
-        return all(file.name.startswith(".") for file in folder.iterdir())
-
-
-def _write_folder(weights: Weights, path: Path, half: bool) -> None:
-    """Write config.json and model.safetensors, and the autoencoder of a diffusion model in a folder inside."""
-    path.mkdir(parents=True, exist_ok=True)
-    stored = {name: (_halved(value) if half else value).contiguous() for name, value in weights.state.items()}
-    aside = path / f".{MODEL_FILE}.tmp"  # the weights may be mapped from the file that is replaced
-    save_file(stored, aside)
-    aside.chmod(0o644)
-    os.replace(aside, path / MODEL_FILE)
-    content = {
-        "format": FORMAT,
-        "stage": weights.stage,
-        "config": weights.config,
-        "hash": weights_hash(_floats(stored)),
-    }
-    (path / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    if weights.codec is not None:
-        _write_folder(weights.codec, path / INSIDE, half)
-
-
 def _halved(value: Tensor) -> Tensor:
-    """Return 16 bit floats, unless some would not be finite, as variances of pixels may not."""
     half = value.half() if value.is_floating_point() else value
     return half if half.isfinite().all() else value
 

@@ -16,9 +16,9 @@ from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation import judge
 from difftalk_pl.evaluation.judge import ALL
 from difftalk_pl.media.video import probe
-from difftalk_pl.models import pretrained
+from difftalk_pl.training import pretrained
 from difftalk_pl.training.diffusion import DiffusionTraining
-from difftalk_pl.training.perceptual import PerceptualDistance
+from difftalk_pl.training.pretrained import PerceptualDistance
 from tests.backbones import write_backbone
 from tests.runner import CALLBACKS, TRAINER
 from tests.wandb_records import history, read_wandb

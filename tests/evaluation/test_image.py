@@ -8,7 +8,7 @@ from torchmetrics.functional.image import lpips as theirs
 
 from difftalk_pl.evaluation.image import lpips, masked_mean, psnr, similarity_map
 from difftalk_pl.models import perceptual as networks
-from difftalk_pl.models.pretrained import read_lpips_heads
+from difftalk_pl.training.pretrained import lpips_state
 
 BORDER = 5  # half of SSIM's window
 SCIKIT = {
@@ -66,7 +66,7 @@ def test_lpips_is_that_of_torchmetrics(pair, mask, monkeypatch, record_differenc
     """SqueezeNet with drawn weights, and the published heads."""
     torch.manual_seed(0)
     network = networks.LPIPS("squeeze").requires_grad_(False)
-    network.load_state_dict({**network.state_dict(), **networks.published_state({}, read_lpips_heads("squeeze"))})
+    network.load_state_dict({**network.state_dict(), **lpips_state("squeeze", {})})
     monkeypatch.setattr(theirs, "_get_tv_model_features", lambda *_: network.features)
     layers = network.layers(*pair)
     expected = theirs._LPIPS(pnet_rand=True, net="squeeze")(*pair).flatten().double()

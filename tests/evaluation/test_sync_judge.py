@@ -11,8 +11,9 @@ from difftalk_pl.data.clips import open_clips
 from difftalk_pl.data.sync import crop_boxes, lip_frames, sync_mfcc
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation.sync import SyncJudge, SyncStream
-from difftalk_pl.models.pretrained import SYNCNET, MissingWeights, file_hash
+from difftalk_pl.files import file_hash
 from difftalk_pl.models.syncnet import SyncNet
+from difftalk_pl.training.pretrained import MissingWeights
 from difftalk_pl.training.weights import export, read_weights
 from tests.backbones import write_backbone
 from tests.models.conftest import GOLDEN, Oracle
@@ -92,7 +93,7 @@ def test_only_the_published_file_is_called_so(published, monkeypatch):
     assert about["network"] == "SyncNet of published size, another file"
     assert about["sha256"] == file_hash(published) and len(about["weights"]) == 12
     assert about["crop"].startswith("face_crop: ") and about["largest_shift"] == 15
-    monkeypatch.setattr("difftalk_pl.evaluation.sync.SYNCNET", SYNCNET._replace(sha256=file_hash(published)))
+    monkeypatch.setattr("difftalk_pl.evaluation.sync.SYNCNET_SHA256", file_hash(published))
     about = SyncJudge(published, "whole_frame").describe()
     assert about["network"] == "published syncnet_v2" and json.dumps(about)
 

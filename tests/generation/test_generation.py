@@ -10,10 +10,10 @@ from difftalk_pl.data.references import ReferenceRule
 from difftalk_pl.errors import UserError
 from difftalk_pl.generation.sampler import Generator, SamplerConfig, composite, frame_noise, sequential_groups
 from difftalk_pl.models.conditioning import Condition
-from difftalk_pl.models.configuration import from_dict
 from difftalk_pl.models.denoiser import DiffTalk, DiffTalkConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.training.codec import LatentCodec
+from difftalk_pl.training.weights import from_dict
 from tests.runner import SMALL
 
 

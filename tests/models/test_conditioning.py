@@ -7,7 +7,7 @@ import torch
 from difftalk_pl.data.dataset import LANDMARKS_WITHOUT_MOUTH
 from difftalk_pl.models.conditioning import Conditioning, ConditioningConfig
 from difftalk_pl.models.denoiser import DenoiserConfig, DiffTalk, DiffTalkConfig
-from difftalk_pl.models.tokens import GROUPS, build_conditioning, distinct_steps
+from difftalk_pl.models.tokens import GROUPS, FrameTokens, LandmarkTokens, StepTokens, distinct_steps
 from difftalk_pl.training.published import below, convert_conditioning
 
 PARTS_OF_THE_FACE = {  # iBUG's numbering of the 68 points
@@ -54,11 +54,6 @@ def test_equals_the_published_encoders(golden, record_difference):
     assert torch.equal(condition.concat, torch.cat([z_masked, z_reference], dim=1))
 
 
-def tokens(**options):
-    torch.manual_seed(0)
-    return build_conditioning(ConditioningConfig(audio_channels=5, context="tokens", landmark_scale=1.0, **options))
-
-
 def test_every_step_appears_once_and_in_order():
     """Frame 20 with smoothing (4, 3) has steps 24 to 53, frame k of the windows beginning at 2k - 8."""
     windows = np.stack([np.arange(2 * frame - 8, 2 * frame + 8) for frame in range(16, 24)])
@@ -73,22 +68,18 @@ def test_groups_are_the_parts_of_the_face():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("audio_tokens", "count"), [("steps", 30), ("frames", 8)])
-def test_a_token_sees_its_own_part_alone(audio_tokens, count):
-    module = tokens(audio_tokens=audio_tokens, joint=False).eval()
-    z = torch.zeros(2, 3, 4, 4)
-    audio, landmarks = torch.randn(2, 8, 16, 5), torch.rand(2, 39, 2)
-    base = module(audio, landmarks, z, z).context
-    assert base.shape == (2, count + 7, 128)
-    moved = landmarks.clone()
-    moved[:, 20] += 1  # a point of the nose, group 4
-    changed = (module(audio, moved, z, z).context - base).abs().amax((0, 2)) > 1e-6
-    assert changed.nonzero().flatten().tolist() == [count + 4]
-    later = audio.clone()
-    later[:, 7, 15] += 1  # the last step, which only the last frame's window has
-    changed = (module(later, landmarks, z, z).context - base).abs().amax((0, 2)) > 1e-6
-    reach = {"steps": [27, 28, 29], "frames": [7]}[audio_tokens]  # two convolutions of 3 reach two steps further
-    assert changed.nonzero().flatten().tolist() == reach
+@pytest.mark.parametrize(("kind", "count", "reach"), [(StepTokens, 30, [27, 28, 29]), (FrameTokens, 8, [7])])
+def test_a_token_sees_its_own_part_alone(kind, count, reach):
+    """Two convolutions of 3 reach two steps further."""
+    module, audio = kind(ConditioningConfig(audio_channels=5)), torch.randn(2, 8, 16, 5)
+    base = module(audio)
+    assert base.shape == (2, count, 128)
+    audio[:, 7, 15] += 1  # the last step, which only the last frame's window has
+    assert (module(audio) - base).abs().amax((0, 2)).gt(1e-6).nonzero().flatten().tolist() == reach
+    module, landmarks = LandmarkTokens(), torch.rand(2, 39, 2)
+    base = module(landmarks)
+    landmarks[:, 20] += 1  # a point of the nose, group 4
+    assert (module(landmarks) - base).abs().amax((0, 2)).gt(1e-6).nonzero().flatten().tolist() == [4]
 
 
 def small(**conditioning):
@@ -120,7 +111,7 @@ def test_joint_tokens_start_as_the_single_token(audio_tokens):
 
 @pytest.mark.parametrize(
     ("options", "matters"),
-    [({"context": "single"}, False), ({"context": "tokens"}, True), ({"context": "tokens", "joint": False}, True)],
+    [({"context": "single"}, False), ({"context": "tokens"}, True)],
 )
 def test_queries_learn_with_several_tokens_alone(options, matters):
     model = small(**options)

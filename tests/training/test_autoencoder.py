@@ -8,11 +8,10 @@ import torch
 
 from difftalk_pl.__main__ import main
 from difftalk_pl.errors import UserError
-from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig
-from difftalk_pl.models.codebook import Codebook
-from difftalk_pl.models.configuration import from_dict
+from difftalk_pl.models.autoencoder import AutoencoderConfig
 from difftalk_pl.training.autoencoder import Adversarial, AutoencoderPretraining
-from difftalk_pl.training.perceptual import Perceptual, PerceptualDistance
+from difftalk_pl.training.codebook import Codebook
+from difftalk_pl.training.pretrained import Perceptual, PerceptualDistance
 from difftalk_pl.training.weights import read_weights
 from tests.backbones import write_backbone
 
@@ -56,25 +55,12 @@ def test_two_optimizers_count_one_step_a_batch_and_the_discriminator_starts_late
     assert all(value > 0 for value in logged(runner.folder / "gan", "train/adaptive_weight"))
 
 
-@pytest.mark.parametrize(
-    "codebook",
-    [
-        {"update": "ema", "ema_decay": 0.8, "revive_after": 2, "revive_below": 0.05},
-        {"warmup": 4, "vectors": 512, "revive_after": 2},
-    ],
-    ids=["moving means", "warm-up"],
-)
-def test_a_resumed_run_equals_an_uninterrupted_one(runner, codebook):
-    model = {**GAN, "codebook": codebook}
+def test_a_resumed_run_equals_an_uninterrupted_one(runner):
+    model = {**GAN, "codebook": {"warmup": 2, "vectors": 512, "revive_after": 2}}
     runner("fit", "autoencoder", "whole", over(6, **model))
     runner("fit", "autoencoder", "parts", over(3, **model))
     runner("fit", "autoencoder", "parts", over(6, **model))
     assert_equal(state(runner, "whole"), state(runner, "parts"))
-    weights = read_weights(runner.checkpoint("whole"))
-    assert (
-        weights.state.keys()
-        == Autoencoder(from_dict(AutoencoderConfig, weights.config["autoencoder"])).state_dict().keys()
-    )
 
 
 def test_the_configured_rate_and_betas_hold_on_resume(runner):
@@ -124,10 +110,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(runner, monke
     with monkeypatch.context() as patch:
         patch.setattr(AutoencoderPretraining, "autoencoder_loss", spoilt)
         with pytest.raises(UserError, match=r"^step 3: l1 is nan, .* with clips synthetic_00\d.*last\.ckpt can go on"):
-            runner("fit", "autoencoder", "nan", over(5, codebook={"update": "ema"}))
+            runner("fit", "autoencoder", "nan", over(5))
     assert all(value.isfinite().all() for value in state(runner, "nan").values())
     for run in ("nan", "whole"):
-        runner("fit", "autoencoder", run, over(5, codebook={"update": "ema"}))
+        runner("fit", "autoencoder", run, over(5))
     assert_equal(state(runner, "nan"), state(runner, "whole"))
 
 

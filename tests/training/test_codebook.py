@@ -1,4 +1,4 @@
-"""Moving means, revival and k-means of the codebook by hand, and in two processes as in one."""
+"""Revival and k-means of the codebook by hand, and in two processes as in one."""
 
 from pathlib import Path
 
@@ -10,8 +10,7 @@ from torch import distributed, multiprocessing
 
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.autoencoder import Autoencoder, AutoencoderConfig, Reconstruction
-from difftalk_pl.models.codebook import Codebook, code_use, codebook_statistics, kmeans
-from difftalk_pl.training.codebook import SMOOTHING, CodebookTraining
+from difftalk_pl.training.codebook import Codebook, CodebookTraining, kmeans
 
 CODES, CHANNELS, CELLS = 6, 3, 40
 CONFIG = AutoencoderConfig((8, 16), layers_per_block=1, codes=CODES, norm_num_groups=4, mid_block_attention=False)
@@ -22,7 +21,7 @@ def draw(*shape, seed=0):
 
 
 def run(settings, codes, batches, rank=0, world=1, first=0):
-    """Codes and buffers after batches of cells (batches, N, C), of which a rank sees its share."""
+    """Codes, buffers and statistics after batches of cells (batches, N, C), of which a rank sees its share."""
     torch.manual_seed(0)
     network, training = Autoencoder(CONFIG), CodebookTraining(settings, CODES, CHANNELS)
     strategy = SingleDeviceStrategy() if world == 1 else DDPStrategy()
@@ -31,38 +30,20 @@ def run(settings, codes, batches, rank=0, world=1, first=0):
         z = cells.T[None, :, None]
         indices = network.quantise(z).indices if step >= settings.warmup else None
         training.follow(network, Reconstruction(z, z, z.new_zeros(()), indices), step, strategy)
-    return {"codes": network.codes.detach(), "revived": training.revived, **training.state_dict()}
+    buffers = {"codes": network.codes.detach(), **training.state_dict()}
+    return buffers | {name: torch.tensor(value) for name, value in training.statistics().items()}
 
 
-def test_moving_means_are_those_computed_by_hand():
-    decay, batches = 0.9, draw(5, CELLS, CHANNELS)
-    by_hand = draw(CODES, CHANNELS, seed=1).double().numpy()
-    counts = np.full(CODES, CELLS / CODES)
-    sums = by_hand * counts[:, None]
-    for cells in batches.double().numpy():
-        chosen = ((cells[:, None] - by_hand) ** 2).sum(-1).argmin(1)
-        for code in range(CODES):
-            members = cells[chosen == code]
-            counts[code] = decay * counts[code] + (1 - decay) * len(members)
-            sums[code] = decay * sums[code] + (1 - decay) * members.sum(0)
-        by_hand = sums / ((counts + SMOOTHING) / (counts.sum() + CODES * SMOOTHING) * counts.sum())[:, None]
-    found = run(Codebook(update="ema", ema_decay=decay), draw(CODES, CHANNELS, seed=1), batches)
-    np.testing.assert_allclose(found["codes"].numpy(), by_hand, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("settings", "after"), [({"revive_after": 3}, 3), ({"revive_below": 0.2, "ema_decay": 0.5}, 3), ({}, None)]
-)
-@pytest.mark.parametrize("update", ["gradient", "ema"])
-def test_an_unused_code_becomes_an_encoder_output(update, settings, after):
-    """Without use, moving usage is 0.5 ** n of an even share: below 0.2 with the third batch."""
+def test_an_unused_code_becomes_an_encoder_output():
     codes = draw(CODES, CHANNELS, seed=1)
     cells = (codes[:5].repeat(8, 1) + 0.01 * draw(CELLS, CHANNELS)).expand(3, -1, -1)
     codes[5] = 50
     for batches in (2, 3):
-        found = run(Codebook(update=update, **settings), codes, cells[:batches])
-        assert found["revived"] == int(batches == after)
-        assert (cells[0] == found["codes"][5]).all(1).any() == (batches == after)
+        found = run(Codebook(revive_after=3), codes, cells[:batches])
+        assert found["revived_codes"] == int(batches == 3)
+        assert (cells[0] == found["codes"][5]).all(1).any() == (batches == 3)
+        assert found["codebook_usage"] == pytest.approx(5 / 6)
+        assert found["codebook_perplexity"] == pytest.approx(5), "each of the five is used by 8 cells"
 
 
 def test_revival_is_a_function_of_seed_and_batch():
@@ -75,7 +56,7 @@ def test_revival_is_a_function_of_seed_and_batch():
     assert len(revived(0, 7)[1:].unique(dim=0)) == CODES - 1, "no two codes take the same cell"
 
 
-WAYS = [Codebook(update="ema", ema_decay=0.8, revive_after=2, revive_below=0.1), Codebook(warmup=2, vectors=24)]
+WAYS = [Codebook(revive_after=2), Codebook(warmup=2, vectors=24)]
 
 
 def process(rank, folder):
@@ -96,12 +77,6 @@ def test_two_processes_hold_the_codebook_that_one_has_of_the_joined_batches(tmp_
             torch.testing.assert_close(left[name], value, atol=1e-4, rtol=1e-4, msg=name)
 
 
-def test_counts_of_bfloat16_cells_are_float32():
-    cells = torch.full((1000, CHANNELS), 1.0, dtype=torch.bfloat16)  # counting to 1000 in bfloat16 ends at 256
-    counts, sums = code_use(cells, torch.ones(1000, dtype=torch.long), CODES)
-    assert counts.tolist() == [0, 1000, 0, 0, 0, 0] and sums[1].tolist() == [1000] * CHANNELS
-
-
 def test_kmeans_finds_the_centres_of_clusters():
     rng = np.random.default_rng(0)
     centres = rng.uniform(-5, 5, (20, 3))
@@ -111,10 +86,3 @@ def test_kmeans_finds_the_centres_of_clusters():
     assert sorted(distance.argmin(1)) == list(range(20)) and distance.min(1).max() < 0.01
     with pytest.raises(UserError, match="1 distinct encoder outputs cannot fill 20 codes"):
         kmeans(np.ones((100, 3), np.float32), 20)
-
-
-@pytest.mark.parametrize(
-    ("counts", "usage", "perplexity"), [([5, 5, 0, 0], 0.5, 2.0), ([0, 0], 0.0, 1.0), ([3, 1], 1.0, 1.7547654)]
-)
-def test_codebook_statistics(counts, usage, perplexity):
-    assert codebook_statistics(torch.tensor(counts)) == (usage, pytest.approx(perplexity, rel=1e-6))

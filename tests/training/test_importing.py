@@ -26,9 +26,7 @@ from tests.models.conftest import GOLDEN, Oracle
 from tests.published import (
     DENOISER,
     FIRST_STAGE,
-    SMALL_HEADS,
     FirstStage,
-    averages,
     first_stage,
     first_stage_shapes,
     golden_state,
@@ -56,6 +54,11 @@ def training_state():
     }
 
 
+@pytest.fixture(autouse=True)
+def head_width(monkeypatch):
+    monkeypatch.setattr(published, "HEAD_WIDTH", 16)  # of the small published denoiser
+
+
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
     """A stage 2 checkpoint of the released code with all that goes with it."""
@@ -68,7 +71,7 @@ def test_a_first_stage_computes_what_its_tensors_say(tmp_path, sizes, record_dif
     state = first_stage(**sizes)
     extra = {"loss.discriminator.main.0.weight": torch.ones(4)}
     file = save(state | extra, tmp_path / "model.ckpt", **training_state())
-    import_checkpoint(file, tmp_path / "vq", expect="autoencoder")
+    import_checkpoint(file, tmp_path / "vq")
     codec, reference = LatentCodec.load(tmp_path / "vq"), FirstStage(state)
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     z = codec.encode(image)
@@ -94,13 +97,14 @@ def test_sizes_of_the_published_networks_come_from_shapes():
         (128, 256, 256, 512), latent_channels=4, codes=16384, attention_levels=(False, False, False, True)
     )
     state = published.below(golden_state("unet_width32"), DENOISER)
-    assert published.denoiser_config(state, 16) == DenoiserConfig((32, 64, 96, 128), heads=(2, 4, 6, 8))
+    assert published.denoiser_config(state) == DenoiserConfig((32, 64, 96, 128), heads=(2, 4, 6, 8))
 
 
 @pytest.mark.oracle
 @torch.no_grad()
 def test_a_released_checkpoint_computes_the_published_numbers(tmp_path, released, record_difference):
-    import_checkpoint(released, tmp_path / "talk", expect="diffusion", raw=True, head_width=SMALL_HEADS)
+    """Its average has the published numbers, and the last step's weights are other ones."""
+    import_checkpoint(released, tmp_path / "talk")
     weights = read_weights(tmp_path / "talk")
     assert weights.data == DataContract(features="deepspeech", mask="below_nose", size=256)
     assert weights.schedule == NoiseSchedule()
@@ -117,16 +121,6 @@ def test_a_released_checkpoint_computes_the_published_numbers(tmp_path, released
     record_difference("imported stage 2, first stage", (z - vq["z"]).abs().max(), TOLERANCE)
 
 
-def test_the_average_covers_the_denoiser_and_nothing_else(tmp_path, released):
-    average, last = (open_weights(released, raw, SMALL_HEADS) for raw in (False, True))
-    for name, value in last.state.items():
-        assert torch.equal(average.state[name], 0.5 * value if name.startswith("denoiser.") else value)
-    first = first_stage()
-    file = save(first | averages(first, module=""), tmp_path / "first.ckpt")
-    average, last = (open_weights(file, raw).state for raw in (False, True))
-    assert all(torch.equal(average[name], 0.5 * last[name]) for name in last)
-
-
 @pytest.mark.parametrize("schedule", [(200, 0.001, 0.02, "scaled_linear"), (1000, 1e-4, 2e-2, "linear")])
 def test_the_schedule_is_read_off_the_betas(schedule):
     expected = NoiseSchedule(*schedule)
@@ -140,9 +134,9 @@ def test_a_file_without_first_stage_takes_one_by_name(tmp_path):
     state = {name: value for name, value in stage_two().items() if not name.startswith(FIRST_STAGE)}
     file, out = save(state, tmp_path / "model.ckpt"), tmp_path / "talk"
     with pytest.raises(UserError, match=r"model\.ckpt: holds no first stage: give one by --autoencoder"):
-        import_checkpoint(file, out, head_width=SMALL_HEADS)
+        import_checkpoint(file, out)
     save_file({name: value.half() for name, value in first_stage().items()}, tmp_path / "first.safetensors")
-    import_checkpoint(file, out, head_width=SMALL_HEADS, autoencoder=tmp_path / "first.safetensors")
+    import_checkpoint(file, out, autoencoder=tmp_path / "first.safetensors")
     assert read_weights(out).codec.hash == open_weights(tmp_path / "first.safetensors").hash
 
 
@@ -157,10 +151,9 @@ def test_what_does_not_fit_is_named(tmp_path, released, codec):
         {name: value for name, value in first.items() if name != "encoder.norm_out.bias"},
         r"Missing key.*conv_norm_out\.bias",
     )
-    refuse({"features.0.weight": torch.ones(1)}, "neither a first stage nor stage 2 .*quantize.embedding.weight")
-    refuse(stage_two() | {"scale_factor": torch.tensor(0.18)}, "latents are scaled by 0.18", head_width=SMALL_HEADS)
-    refuse(stage_two(), "takes 29 channels, mfcc has others", head_width=SMALL_HEADS, features="mfcc")
-    refuse(first, r"this is an autoencoder \(stage 1\), and a diffusion model", expect="diffusion")
+    refuse({"features.0.weight": torch.ones(1)}, "neither a first stage nor stage 2 .*encoder.conv_out.weight")
+    refuse(stage_two() | {"scale_factor": torch.tensor(0.18)}, "latents are scaled by 0.18")
+    refuse(stage_two(), "takes 29 channels, mfcc has others", features="mfcc")
     broken = first | {"quant_conv.bias": torch.full((3,), torch.inf)}
     refuse(broken, r"not finite: vq\.quant_conv\.bias")
     assert not (tmp_path / "out").exists()
@@ -190,20 +183,14 @@ def test_code_in_a_file_is_refused_by_name_and_does_not_run(tmp_path, archive):
     assert made.exists(), "it is a real one"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [("omegaconf.os", "system"), ("omegaconf.dictconfig", "os.system"), ("numpy", "load"), ("builtins", "getattr")],
-)
-def test_a_known_module_hides_nothing(tmp_path, name):
-    made, path = tmp_path / "made", tmp_path / "bomb.ckpt"
-    argument = f"touch {made}".encode()
-    text = "c{}\n{}\n".format(*name).encode()
+def test_a_stand_in_runs_nothing(tmp_path):
+    """A name in a module that has stand-ins is never looked up there."""
+    path, made = tmp_path / "bomb.ckpt", tmp_path / "made"
+    argument, text = f"open({str(made)!r}, 'w')".encode(), b"cbuiltins\neval\n"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(
-            "archive/data.pkl", b"\x80\x02" + text + b"X" + len(argument).to_bytes(4, "little") + argument + b"\x85R."
-        )
+        pickled = b"\x80\x02" + text + b"X" + len(argument).to_bytes(4, "little") + argument + b"\x85R."
+        archive.writestr("archive/data.pkl", pickled)
         archive.writestr("archive/version", "3")
         archive.writestr("archive/byteorder", "little")
-    with pytest.raises(UserError, match="not a readable checkpoint"):
-        read_file(path)
+    read_file(path)
     assert not made.exists()

@@ -1,6 +1,5 @@
 """Checkpoints and exported folders."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ def test_an_exported_folder_is_the_checkpoint(fitted_diffusion, codec, tmp_path)
 def test_shipped_weights_load_unchanged(folder, digest):
     weights = read_weights(DEMO / folder)
     assert weights.hash == digest
-    assert sum(parameter.numel() for parameter in weights.build().parameters()) > 100_000
+    assert sum(parameter.numel() for parameter in weights.build(weights.stage).parameters()) > 100_000
 
 
 def test_half_precision_halves_the_file_and_is_read_as_floats(codec, tmp_path):
@@ -69,20 +68,11 @@ def test_other_files_and_folders_are_refused_by_name(codec, tmp_path):
             read_weights(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["README.md", "config.json"])
-def test_folders_of_others_are_not_written_over(codec, tmp_path, name):
-    (tmp_path / name).write_text(json.dumps({"_class_name": "VQModel"}))
-    with pytest.raises(UserError, match="exists and is no model folder"):
-        export(codec, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
 def test_the_hash_is_that_of_names_and_tensors_alone():
     state = {"a": torch.zeros(2), "b": torch.ones(1)}
     base = Weights("autoencoder", {}, state).hash
     assert Weights("autoencoder", {"heads": 1}, dict(reversed(state.items()))).hash == base
     assert Weights("autoencoder", {}, {"a": torch.zeros(2), "b": torch.full((1,), 1 + 1e-6)}).hash != base
-    assert Weights("autoencoder", {}, {name: value.bfloat16() for name, value in state.items()}).hash == base
 
 
 def test_loading_takes_all_tensors_or_none(codec):
