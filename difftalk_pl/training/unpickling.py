@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 
 from difftalk_pl.errors import UserError
 
-STAND_INS = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "numpy.", "collections.")
-STAND_INS += ("builtins.", "typing.", "argparse.", "pathlib.")
+STAND_INS = (  # starts of names
+    *("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "numpy."),
+    *("collections.", "builtins.", "typing.", "argparse.", "pathlib."),
+)
 DICTIONARIES = (".AttributeDict", ".defaultdict", ".dict")
 
 
