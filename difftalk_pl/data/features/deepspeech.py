@@ -18,6 +18,7 @@ from difftalk_pl.files import file_hash
 MFCC_STEP = 160  # samples: 10 ms
 CONTEXT = 9  # steps before and after that the network takes beside a step
 INPUTS = (2 * CONTEXT + 1) * COEFFICIENTS  # 494
+CHUNK = 1000  # steps: 20 s
 CLIP = 20.0  # upper bound of the dense layers' activations
 FORGET_BIAS = 1.0  # TensorFlow's cell adds it at run time; it is not in the file
 CELL = "bidirectional_rnn/{}/basic_lstm_cell/{}"
@@ -30,7 +31,8 @@ REMEDY = (
 class DeepSpeech(nn.Module):
     """Three dense layers, one LSTM in each direction over the whole clip, two dense layers.
 
-    The third layer and the LSTM's output are 2 * hidden wide. Memory grows with the clip, about 0.3 GB a minute.
+    The third layer and the LSTM's output are 2 * hidden wide. A clip passes in chunks, the first layers once for each
+    direction, so that only the input and one direction's output are kept whole: 30 MB a minute.
     """
 
     def __init__(self, hidden: int = 2048, classes: int = 29) -> None:
@@ -38,16 +40,26 @@ class DeepSpeech(nn.Module):
         self.dense1 = nn.Linear(INPUTS, hidden)
         self.dense2 = nn.Linear(hidden, hidden)
         self.dense3 = nn.Linear(hidden, 2 * hidden)
-        self.lstm = nn.LSTM(2 * hidden, hidden, batch_first=True, bidirectional=True)
+        self.fw, self.bw = (nn.LSTM(2 * hidden, hidden, batch_first=True) for _ in range(2))
         self.dense5 = nn.Linear(2 * hidden, hidden)
         self.dense6 = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the scores, (B, S, classes), no softmax, of whole clips (B, S, 494) from `deepspeech_input`."""
+        chunks, ahead, scores, state = x.split(CHUNK, dim=1), [], [], None
+        for chunk in chunks:
+            output, state = self.fw(self._first_layers(chunk), state)
+            ahead.append(output)
+        state = None
+        for chunk, output in zip(reversed(chunks), reversed(ahead)):
+            back, state = self.bw(self._first_layers(chunk).flip(1), state)
+            scores.append(self.dense6(self.dense5(torch.cat([output, back.flip(1)], 2)).clamp_(0, CLIP)))
+        return torch.cat(scores[::-1], 1)
+
+    def _first_layers(self, x: Tensor) -> Tensor:
         for layer in (self.dense1, self.dense2, self.dense3):
             x = layer(x).clamp_(0, CLIP)
-        x, _ = self.lstm(x)
-        return self.dense6(self.dense5(x).clamp_(0, CLIP))
+        return x
 
 
 def open_kind(kind: str, models: SpeechModels) -> FeatureKind:
@@ -83,21 +95,18 @@ def deepspeech_input(samples: np.ndarray) -> np.ndarray:
 
 def load_deepspeech(path: Path) -> DeepSpeech:
     """Load the network of a frozen graph. Raises UserError if it is not DeepSpeech 0.1.0."""
-    try:
-        from google.protobuf.message import DecodeError
-        from tensorboard.compat.proto.graph_pb2 import GraphDef
-        from tensorboard.util.tensor_util import make_ndarray
-    except ImportError as error:
-        install = 'pip install --constraint constraints.txt --editable ".[tensorboard]"'
-        raise UserError(f"features deepspeech need the package tensorboard, to read {path}: {install}") from error
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto.graph_pb2 import GraphDef
+    from tensorboard.util.tensor_util import make_ndarray
+
     try:
         nodes = GraphDef.FromString(path.read_bytes()).node
         constants = {node.name: make_ndarray(node.attr["value"].tensor) for node in nodes if node.op == "Const"}
         state = {f"dense{n}.weight": torch.from_numpy(constants[f"h{n}"]).T.contiguous() for n in "12356"}
         state |= {f"dense{n}.bias": torch.from_numpy(constants[f"b{n}"]) for n in "12356"}
-        for direction, suffix in (("fw", "_l0"), ("bw", "_l0_reverse")):
+        for direction in ("fw", "bw"):
             kernel, bias = (constants[CELL.format(direction, part)] for part in ("kernel", "bias"))
-            state |= {f"lstm.{name}{suffix}": value for name, value in _lstm_weights(kernel, bias).items()}
+            state |= {f"{direction}.{name}_l0": value for name, value in _lstm_weights(kernel, bias).items()}
         with torch.device("meta"):
             network = DeepSpeech(len(constants["b1"]), len(constants["b6"]))
         network.load_state_dict(state, assign=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from python_speech_features import mfcc
 
+from difftalk_pl.data.features import deepspeech as module
 from difftalk_pl.data.features import kinds
 from difftalk_pl.data.features.deepspeech import CELL, deepspeech_input, load_deepspeech
 from difftalk_pl.data.features.kinds import SpeechModels, open_features
@@ -96,3 +97,10 @@ def test_the_accelerator_gives_the_same(tmp_path):
     sound = np.random.default_rng(3).integers(-9000, 9000, 48000).astype(np.int16)
     gpu, cpu = (open_features("deepspeech", SpeechModels(path, device=device))(sound) for device in ("cuda", "cpu"))
     np.testing.assert_allclose(gpu, cpu, atol=2e-3 * np.abs(cpu).max())
+
+
+def test_a_clip_in_chunks_has_the_scores_of_the_whole(monkeypatch):
+    network, x = module.DeepSpeech(hidden=8).eval(), torch.randn(1, 50, module.INPUTS)
+    whole = network(x)
+    monkeypatch.setattr(module, "CHUNK", 7)
+    torch.testing.assert_close(network(x), whole, rtol=1e-5, atol=1e-5)
