@@ -63,28 +63,29 @@ class ClipScores:
         for name, reason in batch["failed"].items():
             self.fail(name, reason)
         for part in () if generated is None else split_by_clip(batch["window"], generated):
+            if part.clip in self.reasons:
+                continue
             try:
-                if part.clip not in self.reasons:
-                    self._add_clip(part, generated or {})
+                for name, frames in (generated or {}).items():
+                    if not frames[part.rows].isfinite().all():
+                        raise UserError(f"{name}: frames with numbers that are not finite, from frame {part.first}")
+                true = part.methods.pop(GROUND_TRUTH)
+                if part.clip not in self.open:
+                    clip, count = self.clips[part.clip]
+                    landmarks = np.array(clip.landmarks[:count])
+                    if not np.isfinite(landmarks).all():
+                        raise UserError(
+                            f"{clip.folder / 'landmarks.npy'}: not finite everywhere; prepare its clip again"
+                        )
+                    self.open[part.clip] = ClipJudge(self.judge, count, true.shape[1], landmarks), clip.audio(0, count)
+                judge, samples = self.open[part.clip]
+                judge.add(true, part.methods, part.mask)
             except (UserError, OSError) as error:
                 self.fail(part.clip, str(error))
-
-    def _add_clip(self, part: ClipFrames, generated: Mapping[str, Tensor]) -> None:
-        for name, frames in generated.items():
-            if not frames[part.rows].isfinite().all():
-                raise UserError(f"{name}: frames with numbers that are not finite, from frame {part.first}")
-        true = part.methods.pop(GROUND_TRUTH)
-        if part.clip not in self.open:
-            clip, count = self.clips[part.clip]
-            landmarks = np.array(clip.landmarks[:count])
-            if not np.isfinite(landmarks).all():
-                raise UserError(f"{clip.folder / 'landmarks.npy'}: not finite everywhere; prepare its clip again")
-            self.open[part.clip] = ClipJudge(self.judge, count, true.shape[1], landmarks), clip.audio(0, count)
-        judge, samples = self.open[part.clip]
-        judge.add(true, part.methods, part.mask)
-        if judge.seen == judge.frames:
-            del self.open[part.clip]
-            self.keep(part.clip, judge, dict.fromkeys(judge.methods, samples))
+            else:
+                if judge.seen == judge.frames:
+                    del self.open[part.clip]
+                    self.keep(part.clip, judge, dict.fromkeys(judge.methods, samples))
 
     def keep(self, name: str, judge: ClipJudge, samples: Mapping[str, np.ndarray | None]) -> None:
         """Keep the scores of a clip whose frames have all come. `samples`: as for ClipJudge.scores."""
