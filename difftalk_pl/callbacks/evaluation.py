@@ -182,9 +182,7 @@ def _seen_in_training(trainer: Any) -> list[str] | None:
 def _near_references(data: Any, frames: dict[str, int]) -> dict[str, int]:
     """Return how many frames of each clip had no reference min_reference_gap away and took the furthest one."""
     windows, gap = data.evaluated, data.rule.min_gap
-    clips = [clip for clip in windows.clips if windows.has_reference and windows.picture is None]
-    near = {
-        clip.name: sum(clip.pool - gap <= clip.source_frame(frame) < gap for frame in range(frames.get(clip.name, 0)))
-        for clip in clips
-    }
-    return {name: count for name, count in near.items() if count}
+    if not windows.has_reference or windows.picture is not None:
+        return {}
+    near = {clip.name: min(gap, frames.get(clip.name, 0)) - max(clip.frames - gap, 0) for clip in windows.clips}
+    return {name: count for name, count in near.items() if count > 0}
