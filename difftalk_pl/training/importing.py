@@ -4,11 +4,10 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
-
 from difftalk_pl.data.features.kinds import Kind
 from difftalk_pl.data.masks import MaskName
 from difftalk_pl.errors import UserError
+from difftalk_pl.models.conditioning import ConditioningConfig
 from difftalk_pl.models.denoiser import DiffTalkConfig
 from difftalk_pl.training import published
 from difftalk_pl.training.published import AVERAGE, DENOISER, ENCODERS, FIRST_STAGE, State, below
@@ -95,7 +94,8 @@ def _diffusion(state: State, autoencoder: Path | None) -> Weights:
     if (scale := float(state.get("scale_factor", 1.0))) != 1:
         raise UserError(f"latents are scaled by {scale:g}, and here they are never scaled")
     denoiser = below(published.averaged(state, below(state, "model.")), "diffusion_model.")
-    config = DiffTalkConfig(published.denoiser_config(denoiser), published.conditioning_config(state))
+    channels = state["cond_stage_model_for_audio.encoder_conv.0.weight"].shape[1]
+    config = DiffTalkConfig(published.denoiser_config(denoiser), ConditioningConfig(audio_channels=channels))
     log.info("denoiser: widths %s, heads %s", config.denoiser.block_out_channels, config.denoiser.heads)
     if first := below(state, FIRST_STAGE):
         codec = _first_stage(first)
@@ -103,6 +103,6 @@ def _diffusion(state: State, autoencoder: Path | None) -> Weights:
         codec = open_weights(autoencoder)
     else:
         raise UserError("holds no first stage: give one by --autoencoder")
-    tensors: dict[str, Tensor] = published.convert_denoiser(denoiser, config.denoiser.layers_per_block)
+    tensors = published.convert_denoiser(denoiser, config.denoiser.layers_per_block)
     settings = {"difftalk": plain(config), "schedule": plain(published.noise_schedule(state))}
     return Weights("diffusion", settings, tensors | published.convert_conditioning(state), codec)

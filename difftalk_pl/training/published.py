@@ -12,7 +12,6 @@ from torch import Tensor
 
 from difftalk_pl.errors import UserError
 from difftalk_pl.models.autoencoder import AutoencoderConfig
-from difftalk_pl.models.conditioning import ConditioningConfig
 from difftalk_pl.models.denoiser import DenoiserConfig
 from difftalk_pl.models.schedule import NoiseSchedule
 from difftalk_pl.training.weights import listed
@@ -101,12 +100,6 @@ def convert_denoiser(state: State, layers_per_block: int) -> dict[str, Tensor]:
     converted = convert_ldm_unet_checkpoint(published, {"layers_per_block": layers_per_block})
     _refuse_leftovers(state, converted)
     return {f"denoiser.{name}": value for name, value in converted.items()}
-
-
-def conditioning_config(state: State) -> ConditioningConfig:
-    """Read the sizes of the published encoders of speech and landmarks."""
-    channels = state["cond_stage_model_for_audio.encoder_conv.0.weight"].shape[1]
-    return ConditioningConfig(audio_channels=channels)
 
 
 def convert_conditioning(state: State) -> dict[str, Tensor]:

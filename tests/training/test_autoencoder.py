@@ -39,12 +39,12 @@ def assert_equal(one, other):
 
 
 def test_a_run_is_in_one_folder_and_its_loss_falls(runner):
-    cli = runner("fit", "autoencoder", "vq", {"trainer": {"max_steps": 20}})
+    cli = runner("fit", "autoencoder", "vq", {"trainer": {"max_steps": 12}})
     run = runner.folder / "vq"
     assert {"config.yaml", "checkpoints", "metrics", "wandb"} <= {path.name for path in run.iterdir()}
     losses = logged(run, "train/l1")
-    assert len(losses) == 20 and sum(losses[-5:]) < 0.9 * sum(losses[:5])
-    assert cli.trainer.global_step == 20 and logged(run, "val/l1")
+    assert len(losses) == 12 and sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    assert cli.trainer.global_step == 12 and logged(run, "val/l1")
 
 
 def test_two_optimizers_count_one_step_a_batch_and_the_discriminator_starts_later(runner):
@@ -87,18 +87,6 @@ def test_warm_up_and_kmeans_make_a_codebook_that_fits(runner):
     assert coarseness(0)[0] > 2 * lost
     with pytest.raises(UserError, match=r"codebook\.vectors 31: k-means needs more for 32 codes"):
         runner("fit", "autoencoder", "few", over(1, codebook={"warmup": 4, "vectors": 31}))
-
-
-def test_revival_brings_codes_into_use(runner):
-    """In an epoch of 40 batches, 8 % of 512 codes were used without revival, and all with it."""
-
-    def statistics(run, codebook):
-        runner("fit", "autoencoder", run, over(40, codebook=codebook, autoencoder={"codes": 512}))
-        return [logged(runner.folder / run, f"train/codebook_{name}")[0] for name in ("usage", "perplexity")]
-
-    (few, poor), (many, rich) = statistics("published", {}), statistics("revived", {"revive_after": 5})
-    assert few < 0.2 and many > 0.9 and rich > 5 * poor
-    assert logged(runner.folder / "revived", "train/revived_codes")[0] > 512 / 2
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(runner, monkeypatch):

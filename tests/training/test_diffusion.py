@@ -7,6 +7,7 @@ from difftalk_pl.errors import UserError
 from difftalk_pl.training.diffusion import DiffusionTraining
 from difftalk_pl.training.weights import read_weights
 from tests.training.test_autoencoder import assert_equal, logged, over, state
+from tests.training.test_weights import DEMO
 
 
 @pytest.fixture
@@ -69,12 +70,11 @@ def test_the_rate_of_the_configuration_holds_on_resume(runner, on):
     assert logged(runner.folder / "rates", "train/loss") and group["lr"] == pytest.approx(1e-5 * 3 / 4)
 
 
-def test_a_checkpoint_of_another_autoencoder_or_stage_is_refused(runner, on, codec):
-    runner("fit", "diffusion", "talk", on(1))
-    runner("fit", "autoencoder", "other", over(1))
-    other = on(2, autoencoder=str(runner.checkpoint("other"))) | {"data": {"contents": "images"}}
+def test_a_checkpoint_of_another_autoencoder_or_stage_is_refused(runner, on, codec, fitted_diffusion):
+    other = on(2, autoencoder=str(DEMO / "autoencoder")) | {"data": {"contents": "images"}}
+    checkpoint = {"ckpt_path": str(fitted_diffusion / "checkpoints" / "last.ckpt")}
     with pytest.raises(UserError, match=r"was trained with autoencoder \w+, model\.autoencoder is"):
-        runner("fit", "diffusion", "talk", other)
+        runner("fit", "diffusion", "talk", other | checkpoint)
     with pytest.raises(UserError, match="the checkpoint is of autoencoder, expected diffusion"):
         runner("fit", "diffusion", "new", on(2) | {"ckpt_path": str(codec)})
     with pytest.raises(UserError, match="no checkpoint of this run; fit first"):
