@@ -2,7 +2,9 @@
 
 import struct
 from collections.abc import Generator, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -32,14 +34,15 @@ def audio_pieces(path: str | Path, rate: int = RATE, start: float = 0.0) -> Gene
     with open_media(path) as container, media_errors(path):
         if not container.streams.audio:
             raise MediaError(f"{path}: no audio track")
-        for frame in container.decode(container.streams.audio[0]):
-            graph = graph or _resampler(frame, rate, start)
-            if frame.pts is not None and frame.time_base is not None:
-                frame.pts -= round(clock_zero(container) / frame.time_base)
-            yield from _filtered(graph, frame)
-        if graph is None:
-            raise MediaError(f"{path}: the audio track holds no samples")
-        yield from _filtered(graph, None)
+        for frame in chain(container.decode(container.streams.audio[0]), [None]):
+            if frame is not None:
+                graph = graph or _resampler(frame, rate, start)
+                if frame.pts is not None and frame.time_base is not None:
+                    frame.pts -= round(clock_zero(container) / frame.time_base)
+            if graph is None:
+                raise MediaError(f"{path}: the audio track holds no samples")
+            graph.push(frame)
+            yield from (piece.to_ndarray()[0] for piece in pull(graph))
 
 
 def read_audio(path: str | Path, rate: int = RATE, start: float = 0.0, stop: float | None = None) -> np.ndarray:
@@ -50,12 +53,10 @@ def read_audio(path: str | Path, rate: int = RATE, start: float = 0.0, stop: flo
     Raises:
         MediaError: unreadable, no audio track, or no such span in it.
     """
-    wanted = None if stop is None else round(stop * rate) - round(start * rate)
-    taken, count = [np.zeros(0, np.int16)], 0
+    wanted, taken = None if stop is None else round(stop * rate) - round(start * rate), [np.zeros(0, np.int16)]
     for piece in audio_pieces(path, rate, start):
         taken.append(piece)
-        count += len(piece)
-        if wanted is not None and count >= wanted:
+        if wanted is not None and sum(map(len, taken)) >= wanted:
             break
     samples = np.concatenate(taken)[:wanted]
     if start or stop is not None:
@@ -84,28 +85,27 @@ def read_wav(path: Path, samples: int, rate: int, part: slice = slice(None)) -> 
     except (OSError, ValueError, struct.error) as error:
         raise UserError(f"{path}: not a readable WAV file ({error}); prepare its clip again") from error
     if (found, content.dtype, content.shape) != (rate, np.int16, (samples,)):
-        wanted = f"expected int16 ({samples},) at {rate} Hz; prepare its clip again"
-        raise UserError(f"{path}: {content.dtype} {content.shape} at {found} Hz, {wanted}")
+        given = f"{content.dtype} {content.shape} at {found} Hz"
+        raise UserError(f"{path}: {given}, expected int16 ({samples},) at {rate} Hz; prepare its clip again")
     return np.array(content[part])
 
 
 def _resampler(frame: av.AudioFrame, rate: int, start: float) -> Graph:
     """Build ffmpeg's filter for audio of this kind, from `start` s on."""
-    graph, first = Graph(), round(start * frame.sample_rate)
-    layout, base = frame.layout.name, frame.time_base
+    graph, kind = Graph(), {"format": frame.format, "layout": frame.layout.name, "time_base": frame.time_base}
     graph.link_nodes(
-        graph.add_abuffer(sample_rate=frame.sample_rate, format=frame.format, layout=layout, time_base=base),
-        graph.add("aresample", f"{rate}:min_hard_comp={HOLE}:first_pts={first}"),
+        graph.add_abuffer(sample_rate=frame.sample_rate, **kind),
+        graph.add("aresample", f"{rate}:min_hard_comp={HOLE}:first_pts={round(start * frame.sample_rate)}"),
         graph.add("aformat", "sample_fmts=s16:channel_layouts=mono"),
         graph.add("abuffersink"),
     ).configure()
     return graph
 
 
-def _filtered(graph: Graph, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
-    graph.push(frame)
+def pull(graph: Graph) -> Iterator[Any]:
+    """Yield the frames that a filter has ready."""
     while True:
         try:
-            yield graph.pull().to_ndarray()[0]
+            yield graph.pull()
         except (BlockingIOError, EOFError):
             return

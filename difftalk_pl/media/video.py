@@ -5,27 +5,25 @@ Times are `pts * time_base`. Counting frames instead lets picture and audio drif
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, nullcontext
 from itertools import chain, dropwhile, repeat
 from math import ceil, floor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from difftalk_pl.media.colour import ToLuma, ToRGB
+from difftalk_pl.media.colour import ToRGB
 from difftalk_pl.media.files import MediaError, check_span, clock_zero, media_errors, open_media, video_stream
 
 EPSILON = 1e-6  # s; a frame that is due at k / fps may carry a rounded timestamp
 TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut off
 EARLIER = (0, 1, 4, 16)  # s before a time, where a seek may have to go to find a key frame before it
-FASTEST = 120  # frames per second; more is a guess of ffmpeg's at a variable rate
 ENDLESS = 2**62
-HELD_BYTES = 96_000_000  # frames that are held to read backwards, as RGB; decoded they take half
+HELD_BYTES = 48_000_000  # decoded frames that are held to read backwards
 
 
 class VideoInfo(NamedTuple):
@@ -33,7 +31,7 @@ class VideoInfo(NamedTuple):
 
     width: int
     height: int
-    rate: float  # frames per second: the usual rate that the timestamps mean, or their average
+    rate: float  # frames per second: the usual rate that the timestamps mean
     duration: float  # end of the video stream on the container's clock, s
     has_audio: bool
 
@@ -44,14 +42,14 @@ def probe(path: str | Path) -> VideoInfo:
     Raises:
         MediaError: the file is unreadable or has no video track.
     """
-    with _open_stream(path) as (container, stream, frames):
-        first = next(frames, None)
+    with closing(_Decoder(path)) as file, media_errors(path):
+        first = next(file.decode(), None)
         if first is None:
             raise MediaError(f"{path}: the video track holds no frame")
-        height, width = ToRGB(stream)(first).shape[:2]
-        duration = _declared_end(container, stream) or sum(1 for _ in read_frames(path, 25, convert=ToLuma)) / 25
-        rates = [float(rate) for rate in (stream.guessed_rate, stream.average_rate) if rate and rate <= FASTEST]
-        return VideoInfo(width, height, rates[0] if rates else 25.0, duration, bool(container.streams.audio))
+        height, width = ToRGB(file.stream)(first).shape[:2]
+        duration = file.end() or (file.container.duration or 0) / av.time_base
+        rate = float(file.stream.guessed_rate or 25)
+        return VideoInfo(width, height, rate, duration, bool(file.container.streams.audio))
 
 
 def read_frames(
@@ -59,9 +57,10 @@ def read_frames(
     fps: float = 25.0,
     start: float = 0.0,
     stop: float | None = None,
-    convert: Callable[[VideoStream], Callable[[VideoFrame], np.ndarray]] = ToRGB,
+    convert: Callable[[VideoStream], Callable[[VideoFrame], Any]] = ToRGB,
     count: int | None = None,
-) -> Iterator[np.ndarray]:
+    file: "_Decoder | None" = None,
+) -> Iterator[Any]:
     """Resample frames in time: number k is the one on the screen at exactly start + k / fps seconds.
 
     That is the last frame whose time is not after it; before the first frame's time the first frame is shown, and the
@@ -72,6 +71,7 @@ def read_frames(
         stop: s; the file's end by default. A span may go beyond the end by a second, and is shorter then.
         convert: makes arrays of decoded frames, such as `ToLuma`, where brightness is enough.
         count: after so many frames nothing more is decoded.
+        file: the same file, opened before; it is left open.
 
     Yields:
         (H, W, 3) uint8 RGB, rotated as the file asks, or what `convert` makes. The same array object may come several
@@ -82,10 +82,10 @@ def read_frames(
     """
     most = min(ENDLESS if count is None else count, ENDLESS if stop is None else _rounded((stop - start) * fps))
     shown, done, end = None, 0, 0.0
-    with _open_stream(path, start) as (container, stream, frames):
-        converted, zero, usual = convert(stream), clock_zero(container), 1 / (stream.average_rate or 25)
-        for frame in frames:
-            time = end if frame.time is None else frame.time - zero
+    with nullcontext(file) if file else closing(_Decoder(path)) as video, media_errors(path):
+        converted, usual = convert(video.stream), 1 / (video.stream.average_rate or 25)
+        for frame in video.decode(start):
+            time = end if frame.time is None else frame.time - video.zero
             if shown is not None and (times := min(ceil((time - start - EPSILON) * fps), most) - done) > 0:
                 yield from repeat(converted(shown), times)
                 done += times
@@ -94,11 +94,8 @@ def read_frames(
             shown, end = frame, time + float(frame.duration * (frame.time_base or 0) or usual)
         if shown is None:
             raise MediaError(f"{path}: the video track holds no frame")
-        total, declared = (
-            max(_rounded((end - start) * fps), done, 0 if start else 1),
-            _declared_end(container, stream) or end,
-        )
-        if declared - end > TRUNCATED and total < most:
+        total = max(_rounded((end - start) * fps), done, 0 if start else 1)
+        if (declared := video.end()) - end > TRUNCATED and total < most:
             raise MediaError(f"{path}: breaks off at {end:.1f} s of {declared:.1f} s; fetch the file again")
         if start or stop is not None:
             check_span(path, start, stop, end)
@@ -151,13 +148,10 @@ class SourceVideo:
 
     def __init__(self, path: str | Path, fps: float = 25.0) -> None:
         self.path, self.fps = Path(path), fps
-        self._block = 1
 
     def frames(self, last: int | None = None) -> Iterator[np.ndarray]:
         """Yield what `read_frames` yields; with `last`, the first so many frames."""
-        for image in read_frames(self.path, self.fps, count=last):
-            self._block = max(HELD_BYTES // image.nbytes, 1)
-            yield image
+        return read_frames(self.path, self.fps, count=last)
 
     def ordered(self, order: Iterable[int]) -> Iterator[np.ndarray]:
         """Yield frames by number, (H, W, 3) uint8, with the pixels of the first pass.
@@ -168,62 +162,81 @@ class SourceVideo:
         Raises:
             MediaError: there is no such frame, or it cannot be decoded a second time.
         """
-        numbers = np.array(list(order), int)
+        shown, image = None, np.empty(0)
+        with closing(_Decoder(self.path)) as file:
+            to_rgb = ToRGB(file.stream)
+            for frame in self._decoded(file, np.array(list(order), int)):
+                if frame is not shown:
+                    shown, image = frame, to_rgb(frame)
+                yield image
+
+    def _decoded(self, file: "_Decoder", numbers: np.ndarray) -> Iterator[VideoFrame]:
         turns = np.flatnonzero(np.diff(np.sign(np.diff(numbers)))) + 2
+        block = max(2 * HELD_BYTES // (3 * file.stream.width * file.stream.height), 1)
         for run in np.split(numbers, turns) if len(numbers) else ():
             if run[0] <= run[-1]:
-                yield from self._rising(run)
-                continue
-            for first in range(0, len(run), self._block):
-                yield from reversed(list(self._rising(run[first : first + self._block][::-1])))
+                yield from self._rising(file, run)
+            else:
+                for first in range(0, len(run), block):
+                    yield from reversed(list(self._rising(file, run[first : first + block][::-1])))
 
-    def _rising(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
+    def _rising(self, file: "_Decoder", numbers: np.ndarray) -> Iterator[VideoFrame]:
         first, last = int(numbers[0]), int(numbers[-1])
-        frames = enumerate(read_frames(self.path, self.fps, first / self.fps, count=last - first + 1), first)
-        at, image = -1, np.empty(0)
+        times = {"start": first / self.fps, "count": last - first + 1}
+        frames = enumerate(read_frames(self.path, self.fps, **times, convert=_as_decoded, file=file), first)
+        at, frame = -1, None
         for number in numbers:
             while at < number:
-                at, image = next(frames, (ENDLESS, image))
+                at, frame = next(frames, (ENDLESS, frame))
             if at > number:
                 raise MediaError(f"{self.path}: frame {number} cannot be decoded a second time; leave the file alone")
-            yield image
+            yield frame
 
 
-@contextmanager
-def _open_stream(
-    path: str | Path, time: float = 0.0
-) -> Iterator[tuple[InputContainer, VideoStream, Iterator[VideoFrame]]]:
-    """Open a video to be decoded from the key frame before `time` on; from its beginning where no seek leads there."""
-    for earlier in (*EARLIER, None) if time > 0 else (None,):
-        with open_media(path) as container, media_errors(path):
-            stream = video_stream(container, path)
-            stream.thread_type, stream.codec_context.thread_count = "AUTO", 2
-            frames = container.decode(stream) if earlier is None else _seek(container, stream, time, earlier)
-            if frames is not None:
-                yield container, stream, frames
-                return
+class _Decoder:
+    """An open video, to be decoded from any time on."""
 
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self._open()
 
-def _seek(container: InputContainer, stream: VideoStream, time: float, earlier: float) -> Iterator[VideoFrame] | None:
-    """Decode from the key frame at most at `time - earlier` on; None if there is none, or it lies after `time`."""
-    time += clock_zero(container)
-    try:
-        container.seek(floor((time - earlier) / (stream.time_base or 1)), stream=stream)
-        frames = dropwhile(lambda frame: not frame.key_frame, container.decode(stream))
-        first = next(frames, None)
-    except av.FFmpegError:
-        return None
-    if first is None or first.time is None or first.time > time + EPSILON:
-        return None
-    return chain([first], frames)
+    def _open(self) -> None:
+        self.container, self._is_new = open_media(self.path), True
+        self.stream, self.zero = video_stream(self.container, self.path), clock_zero(self.container)
+        self.stream.thread_type, self.stream.codec_context.thread_count = "AUTO", 2
 
+    def decode(self, time: float = 0.0) -> Iterator[VideoFrame]:
+        """Decode from the key frame before `time` s on; from the beginning where no seek leads there."""
+        for earlier in EARLIER if time > 0 else ():
+            self._is_new = False
+            try:
+                place = floor((time + self.zero - earlier) / (self.stream.time_base or 1))
+                self.container.seek(place, stream=self.stream)
+                frames = dropwhile(lambda frame: not frame.key_frame, self.container.decode(self.stream))
+                first = next(frames, None)
+            except av.FFmpegError:
+                break
+            if first is not None and first.time is not None and first.time <= time + self.zero + EPSILON:
+                return chain([first], frames)
+        if not self._is_new:
+            self.close()
+            self._open()
+        self._is_new = False
+        return self.container.decode(self.stream)
 
-def _declared_end(container: InputContainer, stream: VideoStream) -> float | None:
-    """Return the end of a track by its headers, s."""
-    if stream.duration is None or stream.time_base is None:
-        return None
-    return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - clock_zero(container)
+    def close(self) -> None:
+        self.container.close()
+
+    def end(self) -> float:
+        """Return the end of the track by its headers, s; 0 where they do not say it."""
+        if self.stream.duration is None or self.stream.time_base is None:
+            return 0.0
+        return float(((self.stream.start_time or 0) + self.stream.duration) * self.stream.time_base) - self.zero
 
 
 def _rounded(frames: float) -> int:
     return floor(frames + 0.5 + EPSILON)
+
+
+def _as_decoded(stream: VideoStream) -> Callable[[VideoFrame], VideoFrame]:
+    return lambda frame: frame

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.container import OutputContainer
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 
 from difftalk_pl.errors import UserError
 from difftalk_pl.media.audio import fit_audio
@@ -57,8 +55,10 @@ def write_video(
             container.metadata.update(tags or {})
             for written, image in enumerate(frames, 1):
                 if written == 1:
-                    video = _video_output(container, image, exact, options)
-                    bits = min(128_000, 4 * rate)
+                    video, bits = container.add_stream("libx264", rate=exact, options=options), min(128_000, 4 * rate)
+                    video.height, video.width = (side + side % 2 for side in image.shape[:2])
+                    video.pix_fmt, video.codec_context.thread_count = "yuv420p", 2  # every thread holds frames
+                    tag_colours(video.codec_context, image.shape[0])
                     sound = None if audio is None else container.add_stream("aac", rate, layout="mono", bit_rate=bits)
                 frame = to_yuv(image, reformatter)
                 frame.pts, frame.time_base = written - 1, 1 / exact
@@ -90,28 +90,14 @@ def refuse_target(path: Path, inputs: Iterable[Path]) -> None:
     Raises:
         UserError: the file cannot be written, is one of the inputs, or exists and is no video of this project.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; give the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        is_foreign = path.exists() and TAG not in read_tags(path)
-    except MediaError:
-        is_foreign = True
-    except OSError as error:
-        raise UserError(f"{path}: its folder cannot be made: {error.strerror}") from error
-    if path.exists() and any(source.exists() and path.samefile(source) for source in inputs):
-        raise UserError(f"{path}: is an input, which is not overwritten; give another name")
-    if is_foreign:
-        raise UserError(f"{path}: exists already and was not made by difftalk_pl; remove it or give another name")
-
-
-def _video_output(container: OutputContainer, image: np.ndarray, fps: Fraction, options: dict[str, str]) -> VideoStream:
-    stream = container.add_stream("libx264", rate=fps, options=options)
-    stream.height, stream.width = (side + side % 2 for side in image.shape[:2])
-    stream.pix_fmt = "yuv420p"
-    stream.codec_context.thread_count = 2  # more only cost memory: every thread holds frames
-    tag_colours(stream.codec_context, image.shape[0])
-    return stream
+        if path.exists() and any(source.exists() and path.samefile(source) for source in inputs):
+            raise UserError(f"{path}: is an input, which is not overwritten; give another name")
+        if path.exists() and TAG not in read_tags(path):
+            raise UserError(f"{path}: was not made by difftalk_pl; remove it or give another name")
+    except (MediaError, OSError) as error:
+        raise UserError(f"{path}: cannot be written ({error}); give another name") from error
 
 
 def _audio_frames(audio: np.ndarray | Iterator[np.ndarray] | None, fps: Fraction, rate: int) -> Iterator[av.AudioFrame]:

@@ -97,7 +97,8 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_files_of_others_are_not_overwritten(tmp_path):
-    own, foreign, source = tmp_path / "own.mp4", tmp_path / "foreign.mp4", tmp_path / "source.mp4"
+    own, plain, foreign, source = (tmp_path / f"{name}.mp4" for name in ("own", "plain", "foreign", "source"))
+    write_video(plain, [numbered(1)])
     write_video(own, [numbered(1)], tags={TAG: "{}"})
     write_video(source, [numbered(1)], tags={TAG: "{}"})
     foreign.write_text("mine")
@@ -105,10 +106,11 @@ def test_files_of_others_are_not_overwritten(tmp_path):
     refuse_target(tmp_path / "new" / "folder" / "v.mp4", [source])
     assert (tmp_path / "new" / "folder").is_dir()
     for path, message in [
-        (foreign, "exists already"),
+        (foreign, "cannot be written .*not a media file"),
+        (plain, "was not made by difftalk_pl"),
         (source, "is an input"),
-        (tmp_path, "is a folder"),
-        (own / "v.mp4", "folder cannot be made"),
+        (tmp_path, "cannot be written"),
+        (own / "v.mp4", "cannot be written"),
     ]:
         with pytest.raises(UserError, match=message):
             refuse_target(path, [source])
