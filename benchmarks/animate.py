@@ -48,7 +48,7 @@ def measure(weights: Path, video: Path, audio: Path, out: Path, steps: int | Non
     start = time.perf_counter()
     talking = pipeline(video, audio, sampler)
     count = talking.save(out)
-    spent = (time.perf_counter() - start) / len(talking) * talking.source.fps
+    spent = (time.perf_counter() - start) / len(talking) * talking.fps
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return [str(count), f"{spent:.2f}", f"{peak:.0f}", *border(pipeline(video, audio, sampler, seconds=1))]
 

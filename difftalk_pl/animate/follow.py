@@ -40,18 +40,13 @@ class FacePath:
 
 
 def follow(landmarks: np.ndarray, width: int, height: int, fps: float = FPS) -> FacePath:
-    """Decide where to cut every frame of a video.
-
-    Args:
-        landmarks: (T, 68, 2), pixels, NaN where there is no face.
+    """Decide where to cut every frame of a video with landmarks (T, 68, 2), pixels, NaN where there is no face.
 
     Raises:
         UserError: no frame is usable; says why.
     """
     missing = np.isnan(landmarks).any(axis=(1, 2))
-    if missing.all():
-        raise UserError("no face found")
-    cuts = _cuts(landmarks, missing)
+    cuts = [] if missing.all() else _cuts(landmarks, missing)
     parts = [slice(start, stop) for start, stop in pairwise([0, *cuts, len(landmarks)])]
     filled = [fill_gaps(landmarks[part], len(landmarks)) for part in parts]
     points = np.concatenate([smooth(part, LANDMARK_SIGMA * fps / FPS) for part in filled])
@@ -82,11 +77,7 @@ def cut_square(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
 
 
 def cut_clip(frames: Iterable[np.ndarray], path: FacePath, size: int, root: Path) -> Clip:
-    """Write the squares of the usable frames as a prepared clip without sound. Memory holds one frame.
-
-    Args:
-        frames: (H, W, 3) uint8, as many as `path` has.
-    """
+    """Write the squares of the usable frames, (H, W, 3) uint8, as a prepared clip without sound."""
     squares = (cut_square(frame, box, size) for frame, box, good in zip(frames, path.boxes, path.usable) if good)
     points = path.landmarks[path.usable]
     silence = np.zeros(len(points) * SAMPLES_PER_FRAME, np.int16)

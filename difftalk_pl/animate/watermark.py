@@ -11,7 +11,6 @@ import math
 import sys
 from collections.abc import Iterable
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,14 +62,13 @@ class Reading(NamedTuple):
 
 
 class Watermark:
-    """Mark the frames of one video as they come. The change follows the picture slowly, so that nothing flickers.
+    """Mark the frames of one video as they come with the first six hexadecimal digits of a model's hash.
 
-    Args:
-        model: hash of the model's weights, hexadecimal; the first six digits are written.
+    The change follows the picture slowly, so that nothing flickers.
     """
 
     def __init__(self, model: str) -> None:
-        self.model, self._frames = model[: 2 * BYTES], 0
+        self._word, self._frames = np.frombuffer(bytes.fromhex(model[: 2 * BYTES]), np.uint8), 0
 
     def mark(self, frame: np.ndarray) -> np.ndarray:
         """Return a marked copy: the same change for red, green and blue, (H, W, 3) uint8. All frames have one size."""
@@ -86,9 +84,8 @@ class Watermark:
         """Fit the change to the picture, all at once at the first frame and slowly at later ones."""
         if self._frames == 0:
             self.grid = COARSE if min(frame.shape[:2]) < SMALL else FINE
-            byte, place, chip = _pattern(self.grid)
-            wanted = chip * WORDS[np.frombuffer(bytes.fromhex(self.model), np.uint8)][byte, place]
-            self._wanted, self._byte = (one.reshape(self.grid, self.grid) for one in (wanted, byte))
+            self._byte, place, chip = _pattern(self.grid)
+            self._wanted = (chip * WORDS[self._word][self._byte, place]).reshape(self.grid, self.grid)
             self._change, self._cells, self._tolerance = np.zeros((3, self.grid, self.grid), np.float32)
         samples, share = _samples(frame), EVERY / min(self._frames + EVERY, MEMORY)
         self._cells += share * (_cells(samples, self.grid) - self._cells)
@@ -108,9 +105,9 @@ class Watermark:
         for _ in range(steps):
             seen = host + _filter(change, SEEN)
             soft = seen / np.sqrt(seen**2 + SOFT**2)
-            found = np.bincount(self._byte.ravel(), (self._wanted * soft).ravel(), BYTES)
+            found = np.bincount(self._byte, (self._wanted * soft).ravel(), BYTES)
             lack = np.maximum(AGREEMENT - found * BYTES / soft.size, 0).astype(np.float32)
-            slope = self._wanted * lack[self._byte] * (1 - soft**2) ** 1.5
+            slope = self._wanted * lack[self._byte].reshape(soft.shape) * (1 - soft**2) ** 1.5
             change = np.clip((1 - LEAK) * change + RATE * squared * _filter(slope, SEEN), -most, most)
             rendered = 0.75 * math.sqrt(float(np.mean(change**2))) + 1e-9  # interpolation takes about a quarter
             change *= min(1.0, RMS[self.grid] / rendered)
@@ -135,14 +132,12 @@ def _decode(samples: np.ndarray, grid: int) -> Reading:
     byte, place, chip = _pattern(grid)
     seen = _filter(_cells(samples, grid), HIGH_PASS).ravel()
     soft = chip * seen / np.sqrt(seen**2 + SOFT**2)
-    slots = np.bincount(byte * WORD + place, soft, BYTES * WORD).reshape(BYTES, WORD)
-    scores, energy = slots @ WORDS.T, float((soft**2).sum()) + 1e-9
-    best, (second, first) = scores.argmax(axis=1), np.sort(scores, axis=1)[:, -2:].T
-    z = float(first.sum() / math.sqrt(energy))
-    margin = float((first - second).min() / math.sqrt(energy / BYTES))
-    false_alarm = len(RMS) * math.exp(BYTES * math.log(len(WORDS)) - z**2 / 2)
-    model = bytes(best.tolist()).hex() if false_alarm <= FALSE_ALARM else None
-    return Reading(model, model is not None and margin >= SURE, z)
+    scores = np.bincount(byte * WORD + place, soft, BYTES * WORD).reshape(BYTES, WORD) @ WORDS.T
+    energy, (second, first) = float((soft**2).sum()) + 1e-9, np.sort(scores, axis=1)[:, -2:].T
+    z, margin = float(first.sum() / math.sqrt(energy)), float((first - second).min() / math.sqrt(energy / BYTES))
+    if len(RMS) * math.exp(BYTES * math.log(len(WORDS)) - z**2 / 2) > FALSE_ALARM:
+        return Reading(None, False, z)
+    return Reading(bytes(scores.argmax(axis=1).tolist()).hex(), margin >= SURE, z)
 
 
 @cache
@@ -185,8 +180,7 @@ def _filter(cells: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 def watermark(videos: list[Path], seconds: float = 10.0) -> None:
     """Print for each video whether it carries the invisible watermark, of which model, and what its metadata say.
 
-    A video without a watermark is no error. The watermark is a note and no proof: who knows this code can remove or
-    forge it.
+    A video without one is no error. It is a note and no proof: who knows this code can remove or forge it.
 
     Args:
         videos: files to read.
@@ -195,11 +189,9 @@ def watermark(videos: list[Path], seconds: float = 10.0) -> None:
     failed = 0
     for path in videos:
         try:
-            model, sure, z = read_mark(islice(read_frames(path), max(1, round(25 * seconds))))
-            tags = read_tags(path)
-            doubt = "" if sure else " (unsure: some digits may be wrong)"
-            marked = f"marked, model {model}{doubt}" if model else "not marked"
-            line = f"{path}: {marked}, z {z:.1f}; metadata: {tags.get(TAG, 'none of difftalk_pl')}"
+            model, sure, z = read_mark(read_frames(path, count=max(1, round(25 * seconds))))
+            marked = f"marked, model {model}{'' if sure else ' (unsure)'}" if model else "not marked"
+            line = f"{path}: {marked}, z {z:.1f}; metadata: {read_tags(path).get(TAG, 'none of difftalk_pl')}"
         except UserError as error:
             line, failed = str(error), failed + 1
         sys.stdout.write(f"{line}\n")

@@ -88,10 +88,12 @@ class _Face:
     """Landmarks by frame of one face, and of the same person's at other times."""
 
     def __init__(self, frame: int, points: np.ndarray, descriptor: np.ndarray | None) -> None:
-        self.last, self.points, self.descriptor = frame, {frame: points}, descriptor
+        self.points, self.descriptor = {frame: points}, descriptor
 
-    def add(self, frame: int, points: np.ndarray) -> None:
-        self.last, self.points[frame] = frame, points
+    @property
+    def last(self) -> int:
+        """Return the newest frame."""
+        return next(reversed(self.points))
 
     def area(self) -> float:
         """Return the sum of the squared sizes."""
@@ -160,26 +162,34 @@ class _Tracker:
         block, self._block = self._block, []
         first = self.frames - len(block)
         faces = [face for face in self._faces if face.last == first - 1 >= self.shot]
-        chains = [_chain(face.points[face.last], block) for face in faces]
-        found = self._detect(block[-1], [box_of(chain[-1]) for chain in chains]) if block else []
-        if len(found) == len(chains) and all(_is_confirmed(chain[-1], found, block[-1]) for chain in chains):
+        chains: list[list[np.ndarray]] = []
+        for face in faces:
+            points = face.points[face.last]
+            chains.append([points := landmarks_in(frame, box_of(points)) for frame in block])
+        places = [box_of(chain[-1]) for chain in chains if block]
+        found = self._detect(block[-1], places) if block else []
+        ends = [best_overlap(place, found) for place in places]
+        if len(found) == len(chains) and all(
+            overlap >= SAME_FACE and _distance(landmarks_in(block[-1], found[index]), chain[-1]) <= DRIFTED
+            for (index, overlap), chain in zip(ends, chains)
+        ):
             for face, chain in zip(faces, chains, strict=True):
                 for number, points in enumerate(chain, first):
-                    face.add(number, points)
+                    face.points[number] = points
         else:
             for number, frame in enumerate(block, first):
-                self._look(number, frame)
+                self._look(number, frame, found if number == self.frames - 1 else None)
 
-    def _look(self, number: int, frame: np.ndarray) -> None:
-        """Detect in a frame: every detection continues the face that was last seen there, or is a new one."""
+    def _look(self, number: int, frame: np.ndarray, found: list[np.ndarray] | None) -> None:
+        """Let every detection in a frame continue the face that was last seen there, or be a new one."""
         recent = [face for face in self._faces if face.last >= max(self.shot, number - LOST_FOR)]
         places = [box_of(face.points[face.last]) for face in recent]
-        for box in self._detect(frame, places.copy()):
+        for box in self._detect(frame, places.copy()) if found is None else found:
             fresh = landmarks_in(frame, box)
             index, overlap = best_overlap(box, places)
             if overlap >= SAME_FACE:
                 chained = landmarks_in(frame, places.pop(index))
-                recent.pop(index).add(number, fresh if _distance(fresh, chained) > DRIFTED else chained)
+                recent.pop(index).points[number] = fresh if _distance(fresh, chained) > DRIFTED else chained
             else:
                 self._faces.append(_Face(number, fresh, describe_face(frame, fresh) if self.describe else None))
 
@@ -206,20 +216,6 @@ def _choose(people: list[_Face], choice: str) -> _Face:
     if number > len(people):
         raise UserError(f"face {choice}: {len(people)} found; give a number up to that")
     return sorted(people, key=_Face.place)[number - 1]
-
-
-def _chain(points: np.ndarray, block: list[np.ndarray]) -> list[np.ndarray]:
-    """Find the landmarks of every frame where those of the frame before it lie."""
-    chain = [points]
-    for frame in block:
-        chain.append(landmarks_in(frame, box_of(chain[-1])))
-    return chain[1:]
-
-
-def _is_confirmed(points: np.ndarray, found: list[np.ndarray], frame: np.ndarray) -> bool:
-    """Return whether a detection lies at these landmarks and gives landmarks that are alike."""
-    index, overlap = best_overlap(box_of(points), found)
-    return overlap >= SAME_FACE and _distance(landmarks_in(frame, found[index]), points) <= DRIFTED
 
 
 def _distance(points: np.ndarray, others: np.ndarray) -> float:

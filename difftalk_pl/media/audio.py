@@ -1,10 +1,9 @@
 """Audio on the clock of the frames, whole or piece by piece, and the WAV files of prepared clips."""
 
 import struct
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -12,7 +11,7 @@ from av.filter import Graph
 from scipy.io import wavfile
 
 from difftalk_pl.errors import UserError
-from difftalk_pl.media.files import MediaError, check_span, clock_zero, media_errors, open_media
+from difftalk_pl.media.files import MediaError, check_span, clock_zero, media_errors, open_media, pull
 
 RATE = 16000  # Hz
 HOLE = 0.02  # s; a larger jump of the timestamps is lost audio, a smaller one is rounding
@@ -100,12 +99,3 @@ def _resampler(frame: av.AudioFrame, rate: int, start: float) -> Graph:
         graph.add("abuffersink"),
     ).configure()
     return graph
-
-
-def pull(graph: Graph) -> Iterator[Any]:
-    """Yield the frames that a filter has ready."""
-    while True:
-        try:
-            yield graph.pull()
-        except (BlockingIOError, EOFError):
-            return

@@ -1,11 +1,13 @@
 """Opening media files, and one line for whatever is wrong with them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
+from av.filter import Graph
 from av.format import Flags
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -57,3 +59,10 @@ def check_span(path: str | Path, start: float, stop: float | None, end: float, g
     if start >= end or (stop is not None and stop - end > grace):
         span = f"from {start:g} s on" if stop is None else f"from {start:g} to {stop:g} s"
         raise MediaError(f"{path}: there is no span {span} in it: it ends at {end:.2f} s")
+
+
+def pull(graph: Graph) -> Iterator[Any]:
+    """Yield the frames that a filter has ready."""
+    with suppress(BlockingIOError, EOFError):
+        while True:
+            yield graph.pull()

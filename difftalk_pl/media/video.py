@@ -21,6 +21,7 @@ from difftalk_pl.media.files import MediaError, check_span, clock_zero, media_er
 
 EPSILON = 1e-6  # s; a frame that is due at k / fps may carry a rounded timestamp
 TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut off
+HALF = 0.5 + EPSILON  # frames, added to round
 EARLIER = (0, 1, 4, 16)  # s before a time, where a seek may have to go to find a key frame before it
 ENDLESS = 2**62
 HELD_BYTES = 48_000_000  # decoded frames that are held to read backwards
@@ -63,24 +64,24 @@ def read_frames(
 ) -> Iterator[Any]:
     """Resample frames in time: number k is the one on the screen at exactly start + k / fps seconds.
 
-    That is the last frame whose time is not after it; before the first frame's time the first frame is shown, and the
-    last one is held until its own end. There are round((end - start) * fps) of them. Only one frame is in memory at a
-    time. A span gives the pixels of the whole file; decoding begins at the key frame before it.
+    That is the last frame whose time is not after it; the first one is shown before its time, and the last one until
+    its end. There are round((end - start) * fps) of them. Memory holds one frame. A span gives the pixels of the whole
+    file; decoding begins at the key frame before it.
 
     Args:
-        stop: s; the file's end by default. A span may go beyond the end by a second, and is shorter then.
-        convert: makes arrays of decoded frames, such as `ToLuma`, where brightness is enough.
+        stop: s; the file's end by default. It may lie a second beyond the end; the span is shorter then.
+        convert: makes arrays of decoded frames, such as `ToLuma`.
         count: after so many frames nothing more is decoded.
         file: the same file, opened before; it is left open.
 
     Yields:
-        (H, W, 3) uint8 RGB, rotated as the file asks, or what `convert` makes. The same array object may come several
-        times: copy before writing into it.
+        (H, W, 3) uint8 RGB, rotated as the file asks, or what `convert` makes. The same object may come several times:
+        copy before writing into it.
 
     Raises:
         MediaError: unreadable, no video track, damaged, cut off, or no such span in it.
     """
-    most = min(ENDLESS if count is None else count, ENDLESS if stop is None else _rounded((stop - start) * fps))
+    most = min(ENDLESS if count is None else count, ENDLESS if stop is None else floor((stop - start) * fps + HALF))
     shown, done, end = None, 0, 0.0
     with nullcontext(file) if file else closing(_Decoder(path)) as video, media_errors(path):
         converted, usual = convert(video.stream), 1 / (video.stream.average_rate or 25)
@@ -94,7 +95,7 @@ def read_frames(
             shown, end = frame, time + float(frame.duration * (frame.time_base or 0) or usual)
         if shown is None:
             raise MediaError(f"{path}: the video track holds no frame")
-        total = max(_rounded((end - start) * fps), done, 0 if start else 1)
+        total = max(floor((end - start) * fps + HALF), done, 0 if start else 1)
         if (declared := video.end()) - end > TRUNCATED and total < most:
             raise MediaError(f"{path}: breaks off at {end:.1f} s of {declared:.1f} s; fetch the file again")
         if start or stop is not None:
@@ -110,16 +111,14 @@ class FrameReader:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._container = open_media(path)
+        self.path, self._container = path, open_media(path)
         self._stream = video_stream(self._container, path)
         self._stream.thread_type = "NONE"  # threads would each hold frames, in every loader worker, for every open clip
         entries = list(self._stream.index_entries)
         if not all(entry.is_keyframe for entry in entries):
             self.close()
             raise MediaError(f"{path}: not every frame is a key frame; prepare the clip again")
-        self._pts = [entry.timestamp for entry in entries]
-        self._to_rgb = ToRGB(self._stream)
+        self._pts, self._to_rgb = [entry.timestamp for entry in entries], ToRGB(self._stream)
 
     def __len__(self) -> int:
         return len(self._pts)
@@ -139,58 +138,39 @@ class FrameReader:
         self._container.close()
 
 
-class SourceVideo:
-    """The frames of `read_frames`, to be read a second time in another order, such as back and forth.
+def read_ordered(path: str | Path, order: Iterable[int], fps: float = 25.0) -> Iterator[np.ndarray]:
+    """Yield frames of `read_frames` by number, such as back and forth, (H, W, 3) uint8.
 
-    Args:
-        fps: output frames a second.
+    Rising numbers are decoded forward; falling ones in blocks, each decoded forward and emptied from its end, so that
+    memory does not grow. The same array object may come several times.
+
+    Raises:
+        MediaError: there is no such frame, or it cannot be decoded a second time.
     """
-
-    def __init__(self, path: str | Path, fps: float = 25.0) -> None:
-        self.path, self.fps = Path(path), fps
-
-    def frames(self, last: int | None = None) -> Iterator[np.ndarray]:
-        """Yield what `read_frames` yields; with `last`, the first so many frames."""
-        return read_frames(self.path, self.fps, count=last)
-
-    def ordered(self, order: Iterable[int]) -> Iterator[np.ndarray]:
-        """Yield frames by number, (H, W, 3) uint8, with the pixels of the first pass.
-
-        Rising numbers are decoded forward; falling ones in blocks, each decoded forward and emptied from its end, so
-        that memory does not grow. The same array object may come several times.
-
-        Raises:
-            MediaError: there is no such frame, or it cannot be decoded a second time.
-        """
-        shown, image = None, np.empty(0)
-        with closing(_Decoder(self.path)) as file:
-            to_rgb = ToRGB(file.stream)
-            for frame in self._decoded(file, np.array(list(order), int)):
-                if frame is not shown:
-                    shown, image = frame, to_rgb(frame)
-                yield image
-
-    def _decoded(self, file: "_Decoder", numbers: np.ndarray) -> Iterator[VideoFrame]:
-        turns = np.flatnonzero(np.diff(np.sign(np.diff(numbers)))) + 2
-        block = max(2 * HELD_BYTES // (3 * file.stream.width * file.stream.height), 1)
+    numbers, shown, image = np.array(list(order), int), None, np.empty(0)
+    turns = np.flatnonzero(np.diff(np.sign(np.diff(numbers)))) + 2
+    with closing(_Decoder(path)) as file:
+        to_rgb, block = ToRGB(file.stream), max(2 * HELD_BYTES // (3 * file.stream.width * file.stream.height), 1)
         for run in np.split(numbers, turns) if len(numbers) else ():
-            if run[0] <= run[-1]:
-                yield from self._rising(file, run)
-            else:
-                for first in range(0, len(run), block):
-                    yield from reversed(list(self._rising(file, run[first : first + block][::-1])))
+            rises = run[0] <= run[-1]
+            for first in range(0, len(run), len(run) if rises else block):
+                part = run[first : first + (len(run) if rises else block)]
+                for frame in _rising(file, part, fps) if rises else reversed(list(_rising(file, part[::-1], fps))):
+                    if frame is not shown:
+                        shown, image = frame, to_rgb(frame)
+                    yield image
 
-    def _rising(self, file: "_Decoder", numbers: np.ndarray) -> Iterator[VideoFrame]:
-        first, last = int(numbers[0]), int(numbers[-1])
-        times = {"start": first / self.fps, "count": last - first + 1}
-        frames = enumerate(read_frames(self.path, self.fps, **times, convert=_as_decoded, file=file), first)
-        at, frame = -1, None
-        for number in numbers:
-            while at < number:
-                at, frame = next(frames, (ENDLESS, frame))
-            if at > number:
-                raise MediaError(f"{self.path}: frame {number} cannot be decoded a second time; leave the file alone")
-            yield frame
+
+def _rising(file: "_Decoder", numbers: np.ndarray, fps: float) -> Iterator[VideoFrame]:
+    first, count = int(numbers[0]), int(numbers[-1] - numbers[0]) + 1
+    decoded = read_frames(file.path, fps, first / fps, None, lambda stream: lambda frame: frame, count, file)
+    at, frame = first - 1, None
+    for number in numbers:
+        while at < number:
+            if (frame := next(decoded, None)) is None:
+                raise MediaError(f"{file.path}: frame {number} cannot be decoded a second time; leave the file alone")
+            at += 1
+        yield frame
 
 
 class _Decoder:
@@ -232,11 +212,3 @@ class _Decoder:
         if self.stream.duration is None or self.stream.time_base is None:
             return 0.0
         return float(((self.stream.start_time or 0) + self.stream.duration) * self.stream.time_base) - self.zero
-
-
-def _rounded(frames: float) -> int:
-    return floor(frames + 0.5 + EPSILON)
-
-
-def _as_decoded(stream: VideoStream) -> Callable[[VideoFrame], VideoFrame]:
-    return lambda frame: frame

@@ -60,10 +60,9 @@ def test_odd_sides_are_padded_by_their_edge(tmp_path):
     assert frame.shape == (102, 76, 3) and np.abs(frame[101, :75].astype(float) - image[100]).mean() < 12
 
 
-@pytest.mark.parametrize("rate", [16000, 44100])
-@pytest.mark.parametrize("seconds", [1.0, 2.0, 4.0])
-def test_written_audio_lies_where_it_was(tmp_path, rate, seconds):
-    """Too short, as long, too long for 2 s of frames; as an array and in pieces of a file, to the same packets."""
+@pytest.mark.parametrize("seconds, rate", [(1.0, 16000), (4.0, 44100)])
+def test_written_audio_lies_where_it_was(tmp_path, seconds, rate):
+    """Too short and too long for 2 s of frames; as an array and in pieces of a file, to the same packets."""
     frames = [numbered(i) for i in range(50)]
     file = make(tmp_path / "a.mp4", [0, 0.04], audio=chirp(seconds, rate), hz=rate)
     sound = read_audio(file, rate)
