@@ -91,13 +91,12 @@ def animate(
 def _make(pipeline: TalkingHeadPipeline, options: dict[str, Any]) -> None:
     """Make one video, or its preview."""
     changes = {name: options[name] for name in ("steps", "guidance", "reference", "seed", "noise")}
-    sampler = choose_sampler(options["preset"], name=options["sampler"], **changes)
     given = {name: options[name] for name in ("video", "audio", "fps", "face", "batch_size", "workers")}
+    given["sampler"] = choose_sampler(options["preset"], name=options["sampler"], **changes)
     if options["preview"] is not None:
-        pipeline(**given, sampler=sampler, seconds=PREVIEW_SECONDS).preview(options["preview"])
+        pipeline(**given, seconds=PREVIEW_SECONDS).preview(options["preview"])
     else:
-        video = pipeline(**given, sampler=sampler)
-        video.save(options["out"], options["interpolate"], options["watermark"], options["crf"])
+        pipeline(**given).save(options["out"], options["interpolate"], options["watermark"], options["crf"])
 
 
 def _run_jobs(path: Path, pipeline: TalkingHeadPipeline, options: dict[str, Any]) -> None:
@@ -115,9 +114,8 @@ def _run_jobs(path: Path, pipeline: TalkingHeadPipeline, options: dict[str, Any]
         try:
             if not {"video", "audio", "out"} <= job.keys() <= options.keys() - FOR_ALL_JOBS:
                 raise UserError(f"{', '.join(job)}: expected video, audio, out and options of one video")
-            files = {name: Path(job[name]) for name in ("video", "audio", "out")}
-            if not files["out"].exists():
-                _make(pipeline, {**options, **job, **files})
+            if not Path(job["out"]).exists():
+                _make(pipeline, {**options, **job})
         except Exception as error:  # a defect that one job meets must not cost the others
             failed += 1
             log.error("job %d failed: %s", number, error, exc_info=not isinstance(error, UserError | OSError))

@@ -53,8 +53,7 @@ def feathered(mask: np.ndarray, width: float) -> np.ndarray:
 def match_colour(generated: np.ndarray, true: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Move the colours of the generated square by what they miss at the mask's outline. Not in the paper.
 
-    The difference in the band where both are blended is carried inwards: its coarse part far, its fine part less and
-    less, as a membrane that is held at the outline would. All (S, S, 3) uint8.
+    The difference where both are blended is carried inwards, its coarse part further. All (S, S, 3) uint8.
     """
     side = len(mask)
     band = (mask & (_depth(mask) <= max(FEATHER * side, 1.0)))[..., None].astype(np.float32)
@@ -69,7 +68,7 @@ def match_colour(generated: np.ndarray, true: np.ndarray, mask: np.ndarray) -> n
 
 
 def _depth(mask: np.ndarray) -> np.ndarray:
-    """(S, S): distance of every hidden pixel from the nearest one that is not, beyond the square's edge included."""
+    """Distance of every hidden pixel from the nearest one that is not, the square's edge included, (S, S)."""
     return distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
 
 

@@ -112,17 +112,6 @@ def test_frames_without_a_face_stay_as_they_are_and_are_counted(pipeline, faces,
     assert "no face in 16 of its frames, which stay as they are" in caplog.text
 
 
-def test_one_of_two_people_is_chosen(pipeline, faces, folder, tmp_path):
-    other = perform(seed=0, number=901, seconds=0.4).frames(256)
-    write_video(tmp_path / "pair.mp4", (np.concatenate(pair, axis=1) for pair in zip(faces, other)), crf=12)
-    for choice, sides in (("left", [True]), ("2", [False])):
-        video = pipeline(tmp_path / "pair.mp4", folder / "voice.wav", ONE_STEP, face=choice, seconds=0.16)
-        for result, own, _ in video.pasted(range(4)):
-            assert (np.unique(np.nonzero((result != own).any(-1))[1] < 256) == sides).all()
-    with pytest.raises(UserError, match=r"2 found"):
-        pipeline(tmp_path / "pair.mp4", folder / "voice.wav", ONE_STEP, face="3")
-
-
 def test_references_change_what_is_drawn_and_pictures_can_be_reference_and_video(pipeline, folder, tmp_path):
     Image.fromarray(next(iter(perform(seed=0, number=901, seconds=1).frames(256)))).save(tmp_path / "face.png")
     Image.fromarray(np.full((200, 200, 3), 99, np.uint8)).save(tmp_path / "wall.png")

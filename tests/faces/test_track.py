@@ -89,6 +89,14 @@ def test_frames_without_the_face_are_missing_and_no_others(gone):
         assert np.linalg.norm(track.landmarks[k] - alone(frames[k]), axis=1).mean() < 5  # of 90
 
 
+def test_a_face_that_jumps_within_its_box_is_found_where_it_is():
+    """Landmarks chained over a jump of a third of the face are wrong: the detection, near enough, replaces them."""
+    track = track_faces([*[astronaut()] * 11, *[astronaut(30)] * 10])
+    assert track.missed == 0
+    for k in (10, 11, 20):
+        assert np.linalg.norm(track.landmarks[k] - alone(astronaut(30 * (k > 10))), axis=1).mean() < 3
+
+
 def test_another_face_elsewhere_does_not_confirm_the_one_that_left():
     frames = [*beside(woman(15), [WALL] * 15), *beside([WALL] * 9, [small(picture) for picture in puppet()[:9]])]
     track = track_faces(frames)
