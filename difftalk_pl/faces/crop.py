@@ -29,10 +29,7 @@ class Crop(NamedTuple):
 
 
 def fill_gaps(landmarks: np.ndarray, max_gap: int = 12, fps: float = 25) -> np.ndarray:
-    """Fill gaps of up to `max_gap` frames by straight lines; the nearest frame is held at the ends.
-
-    Args:
-        landmarks: (T, 68, 2), NaN where there is no face.
+    """Fill gaps, NaN in (T, 68, 2), of up to `max_gap` frames by straight lines; hold the nearest frame at the ends.
 
     Raises:
         UserError: no face at all, or a longer gap; says how long and where.
@@ -76,13 +73,9 @@ def check_face(landmarks: np.ndarray, width: int, height: int, min_face: float) 
 def crop_square(landmarks: np.ndarray, width: int, height: int, margin: float = MARGIN) -> Crop:
     """Choose one still square for the whole clip, with forehead and chin, as HDTF cuts its clips.
 
-    The side is `margin` times the face, or more where the face wanders; the square is pushed into the frame, and
-    where the frame is too small for it the side is the frame's shorter one. It holds every landmark that lies inside
-    of the frame. Its numbers are even where they can be, as video halves its colours.
-
-    Args:
-        landmarks: (T, 68, 2) pixels, no NaN.
-        width, height: the frame, pixels.
+    The side is `margin` times the face, more where the face wanders, and at most the frame's shorter side. The square
+    is pushed into the frame, and holds every landmark that lies in it. Its numbers are even where they can be, as video
+    halves its colours. Landmarks (T, 68, 2), width and height in pixels.
 
     Raises:
         UserError: the face wanders further than the frame's shorter side.
@@ -114,8 +107,8 @@ def cut_frame(frame: np.ndarray, crop: Crop, size: int) -> np.ndarray:
 class CutSquare:
     """Convert decoded frames to (size, size, 3) uint8 RGB of one square, as `cut_frame` does: within 0.6 levels RMS.
 
-    The square is cut before it becomes RGB and shrunk on the way, by swscale's Lanczos: a quarter of the time. Frames
-    that are to be rotated or have oblong pixels, and squares between two chroma samples, become RGB as a whole.
+    The square is cut first, in a quarter of the time, but where frames are rotated or have oblong pixels, or the square
+    lies between two chroma samples.
     """
 
     def __init__(self, stream: VideoStream, crop: Crop, size: int) -> None:

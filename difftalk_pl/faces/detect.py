@@ -27,15 +27,10 @@ class MeasuredFaces:
     """
 
     def landmarks(self, frames: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Find the landmarks of frames (n, S, S, 3) uint8 RGB in the boxes of known ones (n, 68, 2).
-
-        Returns:
-            (n, 68, 2) float32, in steps of a pixel.
-        """
+        """Find the landmarks (n, 68, 2) of frames (n, S, S, 3) uint8 RGB in the boxes of known ones (n, 68, 2)."""
         found = np.empty((len(frames), 68, 2), np.float32)
-        for number, (frame, points) in enumerate(zip(frames, known, strict=True)):
-            large = _enlarge(frame)
-            found[number] = (landmarks_in(large, box_of(_pixels(points, large))) + 0.5) / len(large)
+        for number, (frame, points) in enumerate(zip(map(_enlarge, frames), known, strict=True)):
+            found[number] = (landmarks_in(frame, box_of(_pixels(points, frame))) + 0.5) / len(frame)
         return found
 
     def descriptors(self, frames: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -44,8 +39,8 @@ class MeasuredFaces:
         Returns:
             (n, 128) float32; dlib calls two faces one person whose descriptors are less than 0.6 apart.
         """
-        large = [_enlarge(frame) for frame in frames]
-        found = [describe_face(frame, _pixels(face, frame)) for frame, face in zip(large, points, strict=True)]
+        pairs = zip(map(_enlarge, frames), points, strict=True)
+        found = [describe_face(frame, _pixels(face, frame)) for frame, face in pairs]
         return np.array(found, np.float32).reshape(len(frames), 128)
 
     def finds_face(self, frame: np.ndarray, known: np.ndarray) -> bool:
@@ -88,13 +83,12 @@ def centre_and_size(points: np.ndarray) -> tuple[np.ndarray, float]:
 
 def best_overlap(box: np.ndarray, others: list[np.ndarray]) -> tuple[int, float]:
     """Return which box overlaps most, and its intersection over union; (-1, 0.0) where there are none."""
-    return max(enumerate(_overlap(box, other) for other in others), key=lambda pair: pair[1], default=(-1, 0.0))
-
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the intersection over union."""
-    shared = float(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0).prod())
-    return shared / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared)
+    if not others:
+        return -1, 0.0
+    boxes = np.stack(others)
+    shared = np.maximum(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0).prod(axis=1)
+    united = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - shared
+    return int((shared / united).argmax()), float((shared / united).max())
 
 
 def model_path(name: str) -> Path:

@@ -27,14 +27,8 @@ FACE = np.array(  # cm; x right and y up as the camera sees it, z towards it. Ve
 def yaw(landmarks: np.ndarray) -> np.ndarray:
     """Return the degrees by which faces are turned aside: 0 to the camera, positive to the right of the picture.
 
-    It is the angle between the line of the eyes and the picture, so that nodding and tilting the head leave it alone,
-    under the rotation next to the affine camera that fits the mean face to the landmarks in least squares.
-
-    Args:
-        landmarks: (T, 68, 2), x right and y down, any unit.
-
-    Returns:
-        (T,) in -90 … 90.
+    The rotation is the one next to the affine camera that fits the mean face in least squares; nodding and tilting the
+    head leave the angle alone. Landmarks (T, 68, 2), x right and y down, any unit -> (T,) in -90 … 90.
     """
     seen = np.asarray(landmarks, np.float64)[:, list(POINTS)] * (1, -1)
     seen = seen - seen.mean(axis=1, keepdims=True)

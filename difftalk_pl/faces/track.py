@@ -85,7 +85,7 @@ def follow_face(
 
 
 class _Face:
-    """Landmarks by frame of one face, and of the same person's at other times."""
+    """Landmarks by frame of one face."""
 
     def __init__(self, frame: int, points: np.ndarray, descriptor: np.ndarray | None) -> None:
         self.points, self.descriptor = {frame: points}, descriptor

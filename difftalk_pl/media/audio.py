@@ -91,9 +91,9 @@ def read_wav(path: Path, samples: int, rate: int, part: slice = slice(None)) -> 
 
 def _resampler(frame: av.AudioFrame, rate: int, start: float) -> Graph:
     """Build ffmpeg's filter for audio of this kind, from `start` s on."""
-    graph, kind = Graph(), {"format": frame.format, "layout": frame.layout.name, "time_base": frame.time_base}
+    graph, layout, base = Graph(), frame.layout.name, frame.time_base
     graph.link_nodes(
-        graph.add_abuffer(sample_rate=frame.sample_rate, **kind),
+        graph.add_abuffer(sample_rate=frame.sample_rate, format=frame.format, layout=layout, time_base=base),
         graph.add("aresample", f"{rate}:min_hard_comp={HOLE}:first_pts={round(start * frame.sample_rate)}"),
         graph.add("aformat", "sample_fmts=s16:channel_layouts=mono"),
         graph.add("abuffersink"),

@@ -167,9 +167,9 @@ def _rising(file: "_Decoder", numbers: np.ndarray, fps: float) -> Iterator[Video
     at, frame = first - 1, None
     for number in numbers:
         while at < number:
-            if (frame := next(decoded, None)) is None:
-                raise MediaError(f"{file.path}: frame {number} cannot be decoded a second time; leave the file alone")
-            at += 1
+            at, frame = at + 1, next(decoded, None)
+        if frame is None:
+            raise MediaError(f"{file.path}: frame {number} cannot be decoded a second time; leave the file alone")
         yield frame
 
 
