@@ -161,7 +161,8 @@ class ClipJudge:
             known = None if self.landmarks is None else self.landmarks[numbers]
             for name, frames in {GROUND_TRUTH: true, **generated}.items():
                 if name not in self.methods:
-                    lips = SyncStream(self.judge.sync, self.landmarks, self.size) if self.follows_lips else None
+                    sync = self.judge.sync if self.follows_lips else None
+                    lips = None if sync is None else SyncStream(sync, self.landmarks, self.size)
                     self.methods[name] = _Method(lips)
                 method = self.methods[name]
                 hidden = None if mask is None else mask[part]
@@ -243,10 +244,10 @@ class ClipJudge:
             raise UserError(f"dlib finds a face in {found} of the {looked_at} frames that were looked at")
         both = (method, self.methods[GROUND_TRUTH])
         ours, theirs = (torch.from_numpy(np.concatenate(each.points)).double() for each in both)
-        descriptors = (torch.from_numpy(np.concatenate(each.descriptors)).double() for each in both)
+        one, other = (torch.from_numpy(np.concatenate(each.descriptors)).double() for each in both)
         measured: dict[str, Any] = {
             "lmd": lmd(ours, theirs).mean(),
-            "identity": cosine_similarity(*descriptors).mean(),
+            "identity": cosine_similarity(one, other).mean(),
             "jitter_landmarks": acceleration(ours[:, MOUTH]) / acceleration(theirs[:, MOUTH]),
         }
         if samples is not None:
