@@ -1,5 +1,6 @@
 """fit, validate, test and predict: LightningCLI with this project's run folders and defaults."""
 
+import atexit
 import logging
 import signal
 import sys
@@ -110,7 +111,7 @@ class DiffTalkCLI(LightningCLI):
         except BaseException:
             kill = getattr(self.trainer.strategy.launcher, "kill", None)
             if kill is not None:  # Lightning kills all ranks when a child fails, and none when the first one does
-                kill(signal.SIGKILL)
+                atexit.register(kill, signal.SIGKILL)  # after the error is printed: Lightning then ends this process
             raise
 
     def _last_checkpoint(self, path: Path) -> str | None:

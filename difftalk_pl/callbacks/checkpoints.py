@@ -6,13 +6,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, syncs and renames. Lightning's own goes through the temporary folder and a move, which
-    leaves a broken file on another filesystem when killed."""
+    """Writes beside the target, syncs and renames; Lightning's own leaves a broken file when killed."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
@@ -26,8 +25,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps `last.ckpt`, from which `fit` goes on: every so many steps, at the end, and in a single process also on
-    exceptions and signals. With several processes saving is collective, and one that failed would wait for the others.
+    """Keeps `last.ckpt`, from which `fit` goes on: every so many steps, before validations, at the end, and in a single
+    process on exceptions and signals. With several, saving is collective: one that failed would wait for the others.
 
     Args:
         dirpath: the folder.
@@ -43,7 +42,6 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
             save_on_exception=True,
         )
-        self._validating = False
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
         """Save the last step here: at the end of fit averaged weights have replaced the raw ones."""
@@ -56,19 +54,13 @@ class LastCheckpoint(ModelCheckpoint):
         if trainer.max_epochs is not None and 0 < trainer.max_epochs <= trainer.current_epoch + 1:
             self._save_now(trainer)
 
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._validating = True
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._validating = False
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save before averaged weights replace the raw ones: an error in validation finds the step saved."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save_now(trainer)
 
     def on_exception(self, trainer: Any, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save, after putting back the raw weights that EMAWeightAveraging has swapped with the averages."""
-        if self._validating:
-            for averaging in (each for each in trainer.callbacks if isinstance(each, WeightAveraging)):
-                averaging.on_validation_epoch_end(trainer, pl_module)
-            self._validating = False
-        if trainer.world_size == 1:
+        if trainer.world_size == 1 and not trainer.validating:
             super().on_exception(trainer, pl_module, exception)
 
     def _save_now(self, trainer: L.Trainer) -> None:

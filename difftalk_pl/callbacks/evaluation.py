@@ -27,10 +27,8 @@ class Evaluation(L.Callback):
     """Measures the frames that the test step and the validation step of the second loader return.
 
     `test` and `validate` write results.json and results_val.json. The stage's own method is logged under test/MEASURE,
-    others under test/METHOD/MEASURE; in validations of fit under val/, in the command `validate` under validate/.
-
-    Of several in trainer.callbacks the last one measures and the others do nothing: one that is added with `callbacks+`
-    replaces that of the defaults.
+    others under test/METHOD/MEASURE; in validations of fit under val/, in the command `validate` under validate/. Of
+    several in trainer.callbacks the last one measures: one added with `callbacks+` replaces that of the defaults.
 
     Args:
         lpips: network of the perceptual measure; null does not measure it.
@@ -55,36 +53,34 @@ class Evaluation(L.Callback):
 
     def setup(self, trainer: Any, pl_module: L.LightningModule, stage: str) -> None:
         """Open the networks that measure before any step, so that a wrong file is reported at once."""
-        measures = isinstance(pl_module, ClipGeneration) and stage != "predict" and evaluation_of(trainer) is self
         self.judge = None
-        if measures:
+        if isinstance(pl_module, ClipGeneration) and stage != "predict" and evaluation_of(trainer) is self:
             self.judge = Judge(self.measuring, trainer.strategy.root_device, warn=trainer.is_global_zero)
 
     def on_test_epoch_start(self, trainer: Any, pl_module: L.LightningModule) -> None:
         clips = trainer.datamodule.evaluation_clips
-        self.scores = None
-        if self.judge is not None and clips and not trainer.sanity_checking:
-            self.scores = ClipScores(self.judge, clips)
-            if trainer.state.fn != "fit" and trainer.is_global_zero and (seen := _seen_in_training(trainer)):
-                log.warning("tested on people that the model was trained on: %s", ", ".join(seen))
+        self.scores = ClipScores(self.judge, clips) if self.judge is not None and clips else None
+        if (
+            self.scores
+            and trainer.state.fn != "fit"
+            and trainer.is_global_zero
+            and (seen := _seen_in_training(trainer))
+        ):
+            log.warning("tested on people that the model was trained on: %s", ", ".join(seen))
 
     on_validation_epoch_start = on_test_epoch_start
 
     def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
-        if self.scores is not None:
+        if self.scores is not None and "failed" in batch:  # a ClipBatch, and no windows of the loss
             self.scores.add(batch, outputs)
 
-    def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        if self.scores is not None and dataloader_idx == 1:
-            self.scores.add(batch, outputs)
+    on_validation_batch_end = on_test_batch_end
 
     def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the numbers and write results.json. Raises UserError where test or validate could score no clip."""
         if self.judge is None or self.scores is None:
             return
-        key = {"fit": "val"}.get(trainer.state.fn.value, trainer.state.fn.value)
+        key = "val" if trainer.state.fn == "fit" else trainer.state.fn.value
         result = self.result = self.scores.finish(pl_module.methods)
         self.scores, methods = None, result.methods
         own = methods[pl_module.method]["overall"] if pl_module.method in methods else {}
@@ -92,12 +88,17 @@ class Evaluation(L.Callback):
         pl_module.log(f"{key}/failed_clips", float(len(result.reasons)))
         if trainer.is_global_zero:
             _log_methods(trainer, key, {name: found for name, found in methods.items() if name != pl_module.method})
-        if key in RESULTS and trainer.is_global_zero:
+        if key not in RESULTS:
+            return
+        if trainer.is_global_zero:
             seen, near = _seen_in_training(trainer), _near_references(trainer.datamodule, result.frames)
             path, about = Path(trainer.default_root_dir) / RESULTS[key], _protocol(trainer, self.judge)
             result.write(path, about, {"seen_in_training": seen, "near_references": near}, model=_model(trainer))
-            _log_table(trainer, key, methods)
-        if key in RESULTS and len(result.reasons) == len(result.frames):
+            clips = [(name, clip, found) for name, one in methods.items() for clip, found in one["per_clip"].items()]
+            for logger in (each for each in trainer.loggers if isinstance(each, WandbLogger) and clips):
+                table = [[clip, name, *found.values()] for name, clip, found in clips]
+                logger.log_table(f"{key}/clips", ["clip", "method", *clips[0][2]], table, step=log_step(trainer))
+        if len(result.reasons) == len(result.frames):
             first = next(iter(result.reasons.values()), "there was no batch")
             raise UserError(f"none of {len(result.frames)} clips could be scored, {first}")
 
@@ -110,8 +111,8 @@ def evaluation_of(trainer: Any) -> Evaluation | None:
 
 
 def log_step(trainer: Any) -> int:
-    """Return the step under which Lightning logs what `self.log` gave it."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
+    """Return the step under which Lightning logs in validation: the number of the batch, where each takes a step."""
+    return max(trainer.fit_loop.total_batch_idx, 0) // trainer.accumulate_grad_batches
 
 
 def _log_methods(trainer: Any, key: str, methods: dict[str, Any]) -> None:
@@ -124,19 +125,6 @@ def _log_methods(trainer: Any, key: str, methods: dict[str, Any]) -> None:
     }
     for logger in trainer.loggers:
         logger.log_metrics(numbers, step=log_step(trainer))
-
-
-def _log_table(trainer: Any, key: str, methods: dict[str, Any]) -> None:
-    """Log KEY/clips on W&B: a row for each clip and method."""
-    rows = [
-        {"clip": clip, "method": method, **values}
-        for method, found in methods.items()
-        for clip, values in found["per_clip"].items()
-    ]
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and rows:
-            table = [list(row.values()) for row in rows]
-            logger.log_table(f"{key}/clips", columns=list(rows[0]), data=table, step=log_step(trainer))
 
 
 def _protocol(trainer: Any, judge: Judge) -> dict[str, Any]:
@@ -174,9 +162,8 @@ def _model(trainer: Any) -> dict[str, Any]:
 
 def _seen_in_training(trainer: Any) -> list[str] | None:
     """Return the people of the evaluated clips that the weights were trained on; None where nobody knows."""
-    data = trainer.datamodule
-    evaluated = {clip.identity for clip, _ in data.evaluation_clips}
-    return None if data.trained_on is None else sorted(evaluated & set(data.trained_on))
+    known, clips = trainer.datamodule.trained_on, trainer.datamodule.evaluation_clips
+    return None if known is None else sorted({clip.identity for clip, _ in clips} & set(known))
 
 
 def _near_references(data: Any, frames: dict[str, int]) -> dict[str, int]:

@@ -15,11 +15,8 @@ ID_FILE = "wandb_id.txt"
 
 
 class RunWandbLogger(WandbLogger):
-    """One run of W&B for one run folder: a resumed `fit`, `validate` and `test` log where the first `fit` did.
-
-    The id is kept in SAVE_DIR/wandb_id.txt. `id`, `version` and the variable WANDB_RUN_ID, which sweeps set, come
-    first. Takes WandbLogger's arguments.
-    """
+    """One run of W&B for one run folder, whose id is kept in SAVE_DIR/wandb_id.txt. `id`, `version` and the variable
+    WANDB_RUN_ID, which sweeps set, come first. Takes WandbLogger's arguments."""
 
     resumed = False  # whether the folder's run existed before; known when it is opened
 

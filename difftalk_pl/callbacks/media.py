@@ -2,6 +2,7 @@
 
 import logging
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ log = logging.getLogger(__name__)
 
 INPUTS = ("masked", "reference")  # beside the methods on a sheet
 PREFIXES = {"test": "test", "validate": "val"}
-Frames = dict[str, list[np.ndarray]]  # by method, or row of a sheet
 
 
 class EvaluationMedia(L.Callback):
@@ -37,18 +37,9 @@ class EvaluationMedia(L.Callback):
 
     def __init__(self, clips: int = 2, columns: int = 16, every: int = 2, seconds: float = 4.0) -> None:
         self.clips, self.columns, self.every, self.frames = clips, columns, every, round(seconds * FPS)
-        self.shown: dict[str, tuple[Frames, Frames]] = {}  # of a clip its sheet and its video
+        self.shown: dict[str, dict[str, list[np.ndarray]]] = {}  # frames by clip, and by method or input
 
     def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
-        self._add(trainer, outputs, batch)
-
-    def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        if dataloader_idx == 1 and not trainer.sanity_checking:
-            self._add(trainer, outputs, batch)
-
-    def _add(self, trainer: Any, outputs: Any, batch: Any) -> None:
         """Keep the frames that will be shown."""
         longest = max(self.frames, self.columns * self.every)
         if outputs is None or not trainer.is_global_zero or min(batch["window"]["frame"]) >= longest:
@@ -57,12 +48,11 @@ class EvaluationMedia(L.Callback):
         for part in split_by_clip(batch["window"], outputs):
             if part.clip not in self.shown and len(self.shown) == self.clips:
                 continue
-            sheet, video = self.shown.setdefault(part.clip, (defaultdict(list), defaultdict(list)))
+            shown = self.shown.setdefault(part.clip, defaultdict(list))
             for name, frames in (part.methods | {name: one[part.rows] for name, one in inputs.items()}).items():
-                chosen = [frame for number, frame in enumerate(frames, part.first) if number % self.every == 0]
-                sheet[name] += chosen[: self.columns - len(sheet[name])]
-            for name, frames in part.methods.items():
-                video[name] += list(frames)[: self.frames - len(video[name])]
+                shown[name] += list(frames)[: longest - len(shown[name])]
+
+    on_validation_batch_end = on_test_batch_end  # windows of the loss have no outputs
 
     def on_test_end(self, trainer: Any, pl_module: L.LightningModule) -> None:
         """Write the files and hand them to W&B. A full disk costs pictures alone."""
@@ -70,8 +60,9 @@ class EvaluationMedia(L.Callback):
         stem = Path(trainer.default_root_dir) / "samples" / PREFIXES.get(command, f"{trainer.global_step:07d}")
         files: dict[str, list[Path]] = defaultdict(list)
         try:
-            for clip, (sheet, video) in self.shown.items():
-                self._write(trainer, clip, sheet, video, f"{stem}_{clip}", files)
+            for clip in self.shown:
+                for kind, path in self._write(trainer, clip, f"{stem}_{clip}"):
+                    files[kind].append(path)
         except (UserError, OSError) as error:
             log.warning("pictures of the evaluation are missing: %s", error)
         self.shown = {}
@@ -84,15 +75,19 @@ class EvaluationMedia(L.Callback):
 
     on_validation_end = on_test_end
 
-    def _write(
-        self, trainer: Any, clip: str, sheet: Frames, video: Frames, stem: str, files: dict[str, list[Path]]
-    ) -> None:
-        files["sheets"].append(save_picture(Path(f"{stem}.png"), contact_sheet(list(sheet.items()))))
+    def _write(self, trainer: Any, clip: str, stem: str) -> Iterator[tuple[str, Path]]:
+        """Write the files of a clip, and yield the kind and path of each."""
+        frames = self.shown[clip]
+        sheet = [(name, shown[: self.columns * self.every : self.every]) for name, shown in frames.items()]
+        save_picture(Path(f"{stem}.png"), contact_sheet(sheet))
+        yield "sheets", Path(f"{stem}.png")
         result = getattr(evaluation_of(trainer), "result", None)
         found = {} if result is None else {name: method["curves"].get(clip) for name, method in result.methods.items()}
         if curves := {name: curve for name, curve in found.items() if curve}:
-            files["sync"].append(offset_curves(Path(f"{stem}_sync.png"), curves, f"{clip}: offset by SyncNet"))
-        clips = {each.name: each for each, _ in trainer.datamodule.evaluation_clips}
-        sound = clips[clip].audio(0, len(next(iter(video.values()))))
+            offset_curves(Path(f"{stem}_sync.png"), curves, f"{clip}: offset by SyncNet")
+            yield "sync", Path(f"{stem}_sync.png")
+        video = {name: shown[: self.frames] for name, shown in frames.items() if name not in INPUTS}
+        (known,) = [each for each, _ in trainer.datamodule.evaluation_clips if each.name == clip]
+        sound = known.audio(0, len(next(iter(video.values()))))
         write_video(f"{stem}.mp4", side_by_side(video), fps=FPS, audio=sound, rate=RATE)
-        files["videos"].append(Path(f"{stem}.mp4"))
+        yield "videos", Path(f"{stem}.mp4")

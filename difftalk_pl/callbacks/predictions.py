@@ -3,8 +3,9 @@
 import json
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning as L
 import numpy as np
@@ -32,11 +33,11 @@ class PredictionVideos(L.Callback):
     def on_predict_start(self, trainer: Any, pl_module: L.LightningModule) -> None:
         trainer.predict_loop.return_predictions = False  # Lightning would keep all frames in memory
         self.clips = {clip.name: (clip, frames) for clip, frames in trainer.datamodule.evaluation_clips}
-        self.files: dict[str, tuple[Any, list[int]]] = {}  # frames of the clips that are generated, and their shape
+        self.files: dict[str, IO[bytes]] = {}  # pixels of the clips that are generated, so that memory does not grow
         self.failed: set[str] = set()
 
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
-        """Collect frames in a file, so that memory does not grow, and write the video after a clip's last frame."""
+        """Keep frames, and write the video after a clip's last one."""
         for name, reason in batch["failed"].items():
             self._fail(name, reason)
         for part in () if outputs is None else split_by_clip(batch["window"], outputs):
@@ -47,17 +48,15 @@ class PredictionVideos(L.Callback):
                 self._fail(part.clip, f"the model gives numbers that are not finite, from frame {part.first}")
                 continue
             if part.clip not in self.files:
-                self.files[part.clip] = tempfile.TemporaryFile(), [0, *frames.shape[1:]]  # noqa: SIM115
-            file, shape = self.files[part.clip]
-            file.write(frames.tobytes())
-            shape[0] += len(frames)
-            if shape[0] == self.clips[part.clip][1]:
-                self._write(trainer, part.clip, pl_module.weights_hash())
+                self.files[part.clip] = tempfile.TemporaryFile()  # noqa: SIM115
+            self.files[part.clip].write(frames.tobytes())
+            if part.first + len(frames) == self.clips[part.clip][1]:
+                self._write(trainer, part.clip, frames.shape[1:], pl_module.weights_hash())
 
-    def _write(self, trainer: Any, name: str, model: str) -> None:
-        file, shape = self.files.pop(name)
+    def _write(self, trainer: Any, name: str, shape: Sequence[int], model: str) -> None:
+        file = self.files.pop(name)
         file.flush()
-        frames, mark = np.memmap(file, np.uint8, "r", shape=tuple(shape)), Watermark(model)
+        frames, mark = np.memmap(file, np.uint8, "r").reshape(-1, *shape), Watermark(model)
         marked = (mark.mark(frame) if self.watermark else frame for frame in frames)
         about = {"generated": True, "by": f"difftalk_pl {__version__}", "model": model, "watermark": self.watermark}
         folder = Path(trainer.default_root_dir) / "predictions"

@@ -24,11 +24,10 @@ def contact_sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]], scale: int =
     return np.asarray(sheet)
 
 
-def save_picture(path: Path, picture: np.ndarray) -> Path:
+def save_picture(path: Path, picture: np.ndarray) -> None:
     """Write a PNG, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path)
-    return path
 
 
 def side_by_side(rows: Mapping[str, Sequence[np.ndarray]], side: int = 192) -> Iterator[np.ndarray]:
@@ -43,7 +42,7 @@ def side_by_side(rows: Mapping[str, Sequence[np.ndarray]], side: int = 192) -> I
         yield np.concatenate(tiles, axis=1)
 
 
-def offset_curves(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> Path:
+def offset_curves(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> None:
     """Plot SyncNet's mean distance at every shift, one line a method, its best shift marked, and write a PNG.
 
     Args:
@@ -61,4 +60,3 @@ def offset_curves(path: Path, curves: Mapping[str, Sequence[float]], title: str)
     axes.set(xlabel="offset, frames", ylabel="mean distance", title=title)
     axes.legend()
     figure.savefig(path)
-    return path

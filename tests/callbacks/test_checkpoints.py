@@ -110,11 +110,14 @@ def test_no_batch_is_lost_or_seen_twice_after_errors_and_sigterm(tmp_path, accid
     assert broken.seen + fit(tmp_path, Recorder()) == whole
 
 
-def test_an_error_in_validation_saves_averaged_and_raw_weights_in_their_places(tmp_path):
-    validated = {"limit_val_batches": 1.0, "val_check_interval": 2, "check_val_every_n_epoch": None}
+def test_an_error_in_validation_saves_averaged_and_raw_weights_and_loses_no_batch(tmp_path):
+    options = {"limit_val_batches": 1.0, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    whole, broken = fit(tmp_path / "whole", Recorder(), **options), Recorder(4, error, True)
     with pytest.raises(RuntimeError):
-        fit(tmp_path, Recorder(4, error, True), callbacks=[EMAWeightAveraging(decay=0.5)], **validated)
-    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+        fit(tmp_path / "run", broken, callbacks=[EMAWeightAveraging(decay=0.5)], **options)
+    checkpoint = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert float(checkpoint["current_model_state"]["weight"]) == -4, "the sum of four steps of 1"
     assert -4 < float(checkpoint["state_dict"]["weight"]) < -1
-    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"], "no temporary file"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["last.ckpt"], "no temporary file"
+    rest = fit(tmp_path / "run", Recorder(), callbacks=[EMAWeightAveraging(decay=0.5)], **options)
+    assert broken.seen + rest == whole

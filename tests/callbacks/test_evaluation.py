@@ -10,7 +10,6 @@ import pytest
 import torch
 from torchmetrics.functional.image import lpips as theirs
 
-from difftalk_pl.callbacks.sheets import contact_sheet, side_by_side
 from difftalk_pl.data.pixels import to_pixels
 from difftalk_pl.errors import UserError
 from difftalk_pl.evaluation import judge
@@ -225,7 +224,11 @@ def test_where_every_clip_fails_the_command_fails_after_results_are_written(test
     assert list(methods["model"]["failed"]["psnr"]) == ["synthetic_001"]
 
 
-def test_frames_that_are_not_finite_cost_their_clip(tested, monkeypatch):
+def test_frames_that_are_not_finite_cost_their_clip_and_pictures_that_cannot_be_written_nothing(
+    tested, runner, monkeypatch
+):
+    (runner.folder / "run").mkdir()
+    (runner.folder / "run" / "samples").write_text("a file in the folder's place")
     generate = DiffusionTraining.generate
 
     def spoilt(self, window, state, steps=None):
@@ -236,22 +239,5 @@ def test_frames_that_are_not_finite_cost_their_clip(tested, monkeypatch):
 
     monkeypatch.setattr(DiffusionTraining, "generate", spoilt)
     clips = tested(**people("synthetic_001", "synthetic_003"))["clips"]
-    assert (
-        clips["scored"] == 1 and "model: frames with numbers that are not finite" in clips["reasons"]["synthetic_001"]
-    )
-
-
-def test_pictures_that_cannot_be_written_cost_no_scores(tested, runner):
-    (runner.folder / "run").mkdir()
-    (runner.folder / "run" / "samples").write_text("a file in the folder's place")
-    assert tested()["clips"]["scored"] == 1
-
-
-def test_a_contact_sheet_and_a_video_side_by_side_hold_every_frame():
-    black, white = (np.full((8, 8, 3), value, np.uint8) for value in (0, 255))
-    sheet = contact_sheet([("a", [black, white]), ("b", [white])])
-    assert sheet.shape == (2 * (8 + 14), 2 * 10, 3)
-    assert (sheet[14:22, :8] == 0).all() and (sheet[14:22, 10:18] == 255).all()
-    first, second = side_by_side({"a": [black, white], "b": [white, black]}, side=16)
-    assert first.shape == (2 * 8 + 14, 2 * (2 * 8 + 2), 3)
-    assert (first[14:, :16] == 0).all() and (second[14:, :16] == 255).all()
+    assert clips["scored"] == 1 and "model: frames with numbers that are not" in clips["reasons"]["synthetic_001"]
+    assert clips["seen_in_training"] == ["synthetic_001"]

@@ -5,7 +5,6 @@ import time
 import pytest
 import wandb
 import yaml
-from lightning.pytorch.utilities import rank_zero_only
 
 from difftalk_pl import revision as revisions
 from difftalk_pl.callbacks.loggers import ID_FILE, RunWandbLogger
@@ -48,34 +47,18 @@ def test_a_restart_and_a_test_go_on_with_the_run_and_its_configuration(runner):
     assert (run / "config.yaml").read_text() == written
 
 
-@pytest.fixture
-def opened(tmp_path, monkeypatch):
-    """Opens a logger of tmp_path, and closes its run."""
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_MODE", "offline")  # put back afterwards: the logger sets it
-
+def test_an_id_is_kept_and_one_that_is_given_comes_first(tmp_path, monkeypatch):
     def opened(**arguments):
         logger = RunWandbLogger(save_dir=tmp_path, project="p", offline=True, **arguments)
         name = logger.experiment.id
         wandb.finish()
         return name, logger.resumed
 
-    return opened
-
-
-def test_an_id_is_kept_and_one_that_is_given_comes_first(opened, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_MODE", "offline")  # put back afterwards: the logger sets it
     first, resumed = opened()
     assert not resumed and opened() == (first, True)
     assert opened(version="mine") == ("mine", False) and opened() == ("mine", True)
     wandb.teardown()  # it reads the environment once a process
     monkeypatch.setenv("WANDB_RUN_ID", "sweep")
     assert opened() == ("sweep", False)
-
-
-def test_other_processes_and_disabled_runs_keep_no_id(tmp_path, monkeypatch):
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    _ = RunWandbLogger(save_dir=tmp_path, offline=True).experiment.id
-    monkeypatch.setattr(rank_zero_only, "rank", 0)
-    assert RunWandbLogger(save_dir=tmp_path, mode="disabled").experiment.disabled
-    wandb.finish()
-    assert not (tmp_path / ID_FILE).exists()

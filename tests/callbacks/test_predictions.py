@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from difftalk_pl.errors import UserError
@@ -35,15 +34,3 @@ def test_a_damaged_clip_does_not_end_the_others(tested, runner, clips, caplog): 
     assert [path.stem for path in (runner.folder / "run" / "predictions").iterdir()] == ["synthetic_003"]
     (line,) = [record.getMessage() for record in caplog.records if "not written" in record.getMessage()]
     assert "Traceback" not in line and "video.mp4" in line and "\n" not in line
-
-
-def test_the_watermark_can_be_left_out(tested, runner):  # noqa: F811
-    frames = []
-    for watermark in (True, False):
-        callback = {
-            "class_path": "difftalk_pl.callbacks.predictions.PredictionVideos",
-            "init_args": {"watermark": watermark},
-        }
-        tested("predict", callbacks=[callback], test_frames=2)
-        frames.append(np.stack(list(read_frames(runner.folder / "run" / "predictions" / "synthetic_003.mp4"))))
-    assert frames[0].shape == frames[1].shape and not np.array_equal(*frames)

@@ -96,12 +96,11 @@ def test_stage_two_trains_and_validates_on_two_ranks(runner, codec):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_the_job_ends_when_a_rank_fails(runner, rank):
+def test_the_job_ends_when_a_rank_fails_and_the_last_regular_checkpoint_is_good(runner, rank):
     accident = {"class_path": "tests.training.test_ddp.Accident", "init_args": {"rank": rank}}
-    result = fit(
-        runner,
-        "autoencoder",
-        "vq",
-        {"trainer": {**DDP, "max_steps": 50, "limit_val_batches": 0, "callbacks+": [accident]}},
-    )
+    last = {"dirpath": "${run}/checkpoints", "every_n_train_steps": 2}
+    saving = {"class_path": "difftalk_pl.callbacks.checkpoints.LastCheckpoint", "init_args": last}
+    trainer = {**DDP, "max_steps": 50, "limit_val_batches": 0, "callbacks": [saving], "callbacks+": [accident]}
+    result = fit(runner, "autoencoder", "vq", {"trainer": trainer})
     assert result.returncode != 0 and "an accident" in result.stderr
+    assert torch.load(runner.checkpoint("vq"), weights_only=True)["global_step"] == 2
