@@ -74,7 +74,7 @@ class Evaluation(L.Callback):
         if self.scores is not None and "failed" in batch:  # a ClipBatch, and no windows of the loss
             self.scores.add(batch, outputs)
 
-    on_validation_batch_end = on_test_batch_end
+    on_validation_batch_end = on_test_batch_end  # type: ignore[assignment]
 
     def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the numbers and write results.json. Raises UserError where test or validate could score no clip."""

@@ -52,7 +52,7 @@ class EvaluationMedia(L.Callback):
             for name, frames in (part.methods | {name: one[part.rows] for name, one in inputs.items()}).items():
                 shown[name] += list(frames)[: longest - len(shown[name])]
 
-    on_validation_batch_end = on_test_batch_end  # windows of the loss have no outputs
+    on_validation_batch_end = on_test_batch_end  # type: ignore[assignment]  # of loss windows there are no outputs
 
     def on_test_end(self, trainer: Any, pl_module: L.LightningModule) -> None:
         """Write the files and hand them to W&B. A full disk costs pictures alone."""
