@@ -244,7 +244,7 @@ class ClipJudge:
             raise UserError(f"dlib finds a face in {found} of the {looked_at} frames that were looked at")
         both = (method, self.methods[GROUND_TRUTH])
         ours, theirs = (torch.from_numpy(np.concatenate(each.points)).double() for each in both)
-        one, other = (torch.from_numpy(np.concatenate(each.descriptors)).double() for each in both)
+        one, other = [torch.from_numpy(np.concatenate(each.descriptors)).double() for each in both]
         measured: dict[str, Any] = {
             "lmd": lmd(ours, theirs).mean(),
             "identity": cosine_similarity(one, other).mean(),

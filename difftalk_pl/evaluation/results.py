@@ -66,7 +66,9 @@ def summarise(scores: Mapping[str, ClipScore], frames: Mapping[str, int]) -> dic
         for measure, reason in score.failed.items():
             failed.setdefault(measure, {})[clip] = reason
     measures = dict.fromkeys(measure for score in scores.values() for measure in score.values)
-    known = {name: [found for one in scores.values() if (found := one.values[name]) is not None] for name in measures}
+    known: dict[str, list[float]] = {
+        name: [found for one in scores.values() if (found := one.values[name]) is not None] for name in measures
+    }
     return {
         "overall": {name: math.fsum(values) / len(values) if values else None for name, values in known.items()},
         "interval": {name: interval(values) for name, values in known.items()},
