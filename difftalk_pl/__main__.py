@@ -34,7 +34,7 @@ OURS = {  # command: the module that has its function, one line of help
         "training.pretrained",
         "download networks that measure: alex, vgg, squeeze of LPIPS; syncnet",
     ),
-    "score": ("evaluation.score", "score anybody's videos against true ones, as test scores a model"),
+    "score": ("evaluation.score", "score any videos against true ones, as test scores a model"),
     "table": ("evaluation.table", "print the results of runs as one table: markdown, LaTeX or csv"),
     "benchmark": ("benchmark", "measure speed and memory of an experiment's training and loader"),
 }
@@ -98,7 +98,8 @@ def _exit_code(command: str, arguments: list[str]) -> int:
     try:
         _run(command, arguments)
     except (UserError, OSError) as error:
-        message = f"{error.filename or 'files'}: {error.strerror or error}" if isinstance(error, OSError) else error
+        named = isinstance(error, OSError) and error.filename
+        message = f"{error.filename}: {error.strerror}" if named else error  # type: ignore[union-attr]
         _write(f"difftalk_pl {command}: {message}", sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
@@ -139,6 +140,7 @@ def parse(command: str, function: Callable[..., None], arguments: list[str]) -> 
     parser = ArgumentParser(
         prog=f"python -m difftalk_pl {command}",
         description=(function.__doc__ or "").split("Args:")[0].strip(),
+        allow_abbrev=False,
         epilog=f"example: python -m difftalk_pl {command} {EXAMPLES[command]}",
     )
     parameters, hints = inspect.signature(function).parameters, get_type_hints(function)

@@ -3,7 +3,6 @@
 import resource
 import tempfile
 import time
-import warnings
 from collections import defaultdict
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,7 @@ import lightning as L
 import torch
 from rich.console import Console
 
-from difftalk_pl.cli import IGNORED_WARNINGS, build_cli
+from difftalk_pl.cli import build_cli
 
 
 def benchmark(experiments: list[Path], steps: int = 20, warmup: int = 5, data: Path | None = None) -> None:
@@ -28,8 +27,6 @@ def benchmark(experiments: list[Path], steps: int = 20, warmup: int = 5, data: P
         warmup: steps before these.
         data: a prepared dataset in place of the experiment's.
     """
-    for pattern in IGNORED_WARNINGS:
-        warnings.filterwarnings("ignore", pattern)
     with tempfile.TemporaryDirectory() as run:
         options = {
             "run": run,

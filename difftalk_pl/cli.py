@@ -4,7 +4,6 @@ import atexit
 import logging
 import signal
 import sys
-import warnings
 from pathlib import Path
 
 import jsonargparse
@@ -28,18 +27,6 @@ MODEL_TO_DATA = {  # settings that the data must share with the model: arguments
     "difftalk.conditioning.smoothing": "smoothing",
     "sampler.reference": "reference",
 }
-IGNORED_WARNINGS = (  # of Lightning and torch, about what is meant to be so
-    ".*does not have many workers.*",
-    ".*WeightAveraging callback.*",
-    "You're resuming from a checkpoint that ended before the epoch ended.*",  # the sampler knows where it was
-    "LightningCLI's args parameter is intended to run from within Python.*",
-    "Using ModelCheckpoint with manual optimization.*",
-    ".*isinstance.treespec.*",
-    ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged so is the same on every rank
-    "The ``compute`` method of metric .* was called before.*",  # of a rank without a clip
-    "Checkpoint directory .* exists and is not empty.*",
-    "Experiment logs directory .* exists and is not empty.*",
-)
 EPILOG = """An experiment is a YAML; a second -c overrides only what differs:
 python -m difftalk_pl fit -c experiments/demo/diffusion.yaml -c mine.yaml --trainer.max_steps 100.
 fit goes on from RUN/checkpoints/last.ckpt where there is one."""
@@ -136,8 +123,6 @@ def _is_sequential(model: L.LightningModule) -> bool:
 def run_lightning(arguments: list[str]) -> None:
     """Parse and run one of LightningCLI's subcommands. Raises UserError where defaults or checkpoints are missing."""
     log_to_terminal()
-    for pattern in IGNORED_WARNINGS:
-        warnings.filterwarnings("ignore", pattern)
     try:
         build_cli(None if arguments == sys.argv[1:] else arguments)
     except SIGTERMException as stop:  # a SystemExit without a code: it would end as if all were done
@@ -151,6 +136,7 @@ def build_cli(arguments: list[str] | None, run: bool = True) -> DiffTalkCLI:
         raise UserError(f"{defaults}: missing; install the project from its checkout with pip install -e .")
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     settings = {"default_config_files": [str(defaults)], "epilog": EPILOG}
+    common = {"parser_mode": "omegaconf+", "allow_abbrev": False}
     return DiffTalkCLI(
         L.LightningModule,
         HDTFDataModule,
@@ -159,11 +145,11 @@ def build_cli(arguments: list[str] | None, run: bool = True) -> DiffTalkCLI:
         save_config_kwargs={"save_to_log_dir": False},
         seed_everything_default=0,
         parser_kwargs={
-            "parser_mode": "omegaconf+",
+            **common,
             **dict.fromkeys(("fit", "validate", "test", "predict"), settings),
         }
         if run
-        else {"parser_mode": "omegaconf+", **settings},
+        else {**common, **settings},
         args=arguments,
         run=run,
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from difftalk_pl.animate.pipeline import TalkingHeadPipeline
@@ -99,6 +100,17 @@ def _make(pipeline: TalkingHeadPipeline, options: dict[str, Any]) -> None:
         pipeline(**given).save(options["out"], options["interpolate"], options["watermark"], options["crf"])
 
 
+def _typed(job: dict[str, Any]) -> dict[str, Any]:
+    """Parse the values of a job as the command line parses them. Raises UserError for one that does not fit."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(animate, as_group=False)
+    try:
+        parsed = parser.parse_args([f"--{name}={value}" for name, value in {"checkpoint": ".", **job}.items()])
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"not an option of animate: {error}") from error
+    return {name: parsed[name] for name in job}
+
+
 def _run_jobs(path: Path, pipeline: TalkingHeadPipeline, options: dict[str, Any]) -> None:
     """Make the videos of a list that do not exist, in its order; a job that fails does not end the others.
 
@@ -115,7 +127,7 @@ def _run_jobs(path: Path, pipeline: TalkingHeadPipeline, options: dict[str, Any]
             if not {"video", "audio", "out"} <= job.keys() <= options.keys() - FOR_ALL_JOBS:
                 raise UserError(f"{', '.join(job)}: expected video, audio, out and options of one video")
             if not Path(job["out"]).exists():
-                _make(pipeline, {**options, **job})
+                _make(pipeline, {**options, **_typed(job)})
         except Exception as error:  # a defect that one job meets must not cost the others
             failed += 1
             log.error("job %d failed: %s", number, error, exc_info=not isinstance(error, UserError | OSError))

@@ -25,8 +25,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps `last.ckpt`, from which `fit` goes on: every so many steps, before validations, at the end, and in a single
-    process on exceptions and signals. With several, saving is collective: one that failed would wait for the others.
+    """Keeps `last.ckpt`, from which `fit` goes on: every so many steps, before validations, at the end, and on
+    exceptions and signals that reach the first rank.
 
     Args:
         dirpath: the folder.
@@ -60,8 +60,10 @@ class LastCheckpoint(ModelCheckpoint):
             self._save_now(trainer)
 
     def on_exception(self, trainer: Any, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if trainer.world_size == 1 and not trainer.validating:
-            super().on_exception(trainer, pl_module, exception)
+        """Save without the other ranks, which may be gone: Trainer.save_checkpoint would wait for them."""
+        if not trainer.validating and trainer.is_global_zero:
+            checkpoint = trainer._checkpoint_connector.dump_checkpoint(False)
+            trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.format_checkpoint_name({}))
 
     def _save_now(self, trainer: L.Trainer) -> None:
         if trainer.global_step != self._last_global_step_saved:

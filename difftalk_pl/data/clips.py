@@ -77,7 +77,9 @@ class Clip:
         reader = FrameReader(self.folder / "video.mp4")
         if len(reader) != self.frames:
             reader.close()
-            raise UserError(f"{reader.path}: {len(reader)} frames, expected {self.frames}; prepare its clip again")
+            raise UserError(
+                f"{reader.path}: {len(reader)} frames, expected {self.frames}; remove its folder and prepare again"
+            )
         return reader
 
     def info(self) -> dict[str, Any]:
@@ -90,10 +92,12 @@ def _open_array(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); remove its clip's folder and run prepare again") from error
+        raise UserError(f"{path}: cannot be read ({error}); remove its folder and prepare again") from error
     fits = array.ndim == len(shape) and all(n in (None, size) for n, size in zip(shape, array.shape, strict=True))
     if array.dtype.kind != "f" or not fits:
-        raise UserError(f"{path}: {array.dtype} {array.shape}, expected floats {shape}; prepare its clip again")
+        raise UserError(
+            f"{path}: {array.dtype} {array.shape}, expected floats {shape}; remove its folder and prepare again"
+        )
     return array
 
 
@@ -103,7 +107,9 @@ def verify(clip: Clip) -> None:
     clip.reader().close()
     for name, digest in clip.info()["sha256"].items():
         if file_hash(clip.folder / name) != digest:
-            raise UserError(f"{clip.folder / name}: differs from what was written (SHA-256); prepare its clip again")
+            raise UserError(
+                f"{clip.folder / name}: differs from what was written (SHA-256); remove its folder and prepare again"
+            )
 
 
 def write_clip(

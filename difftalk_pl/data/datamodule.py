@@ -150,7 +150,7 @@ class HDTFDataModule(L.LightningDataModule):
         check_features(self.root, clips, self.features)
         channels = self.audio_channels
         for clip in clips:
-            with suppress(UserError):  # a damaged clip costs itself alone, later
+            with suppress(UserError):  # a damaged clip is counted as failed later
                 channels = clip.features(self.features).shape[1]
                 break
         if self.audio_channels not in (None, channels):

@@ -23,6 +23,8 @@ TABLES = ("video_url", "annotion_time", "crop_wh", "resolution")
 DOWNLOADS = ("name", "url", "status", "reason")  # columns of downloads.csv; status: done or failed
 RETRIES = 10
 
+SHOWN = 12  # names of missing videos in the log
+
 
 class HDTFClip(NamedTuple):
     """One clip of a video; times in seconds.
@@ -149,12 +151,19 @@ def hdtf_clips(annotations: Path, videos: Path, out: Path) -> None:
     clips = read_annotations(annotations)
     files = {video.stem: video for video in find_videos([videos]).values()}
     sources = [source for clip in clips if (source := _find(clip, files))]
+    found = {source.name for source in sources}
+    here = [clip for clip in clips if clip.name in found]
+    counts = [(len({(c.source, c.video) for c in some}), len(some), _hours(some)) for some in (here, clips)]
+    log.info("%d of %d videos, %d of %d clips, %.2f of %.2f h", *(n for pair in zip(*counts) for n in pair))
+    if missing := list(dict.fromkeys(f"{clip.source}_{clip.video}" for clip in clips if clip.name not in found)):
+        log.info("missing: %s%s", ", ".join(missing[:SHOWN]), " …" if len(missing) > SHOWN else "")
     if not sources:
         raise UserError(f"{videos}: none of HDTF's videos is there; run hdtf download first")
     write_clip_list(out, sources)
-    found = {source.name for source in sources}
-    missing = dict.fromkeys(clip.video for clip in clips if clip.name not in found)
-    log.info("%s: %d of %d clips; missing: %s", out, len(found), len(clips), ", ".join(missing))
+
+
+def _hours(clips: list[HDTFClip]) -> float:
+    return sum(clip.end - clip.start for clip in clips) / 3600
 
 
 def _find(clip: HDTFClip, files: dict[str, Path]) -> ClipSource | None:

@@ -105,7 +105,7 @@ def prepare(
         deepspeech: The frozen graph of DeepSpeech 0.1.0, output_graph.pb, for features deepspeech.
         speech_model: Folder or hub name of the network for features wav2vec2 or hubert.
         speech_layer: Layer of that network whose output is taken; the last by default.
-        identity: Who is in a video: name (everybody is somebody else), folder (the first one below SOURCE), or auto,
+        identity: Who is in a video: name (each file another person), folder (the first one below SOURCE), or auto,
             which knows the paths of HDTF, VoxCeleb, MEAD and LRS and takes the name for other videos.
     """
     settings = Settings(size, smoothing, detect_every, min_face, margin, min_seconds)

@@ -45,7 +45,9 @@ def report(data: Path, workers: int = 1) -> None:
         table.to_csv(file, index=False, float_format="%.6g")
     log.info("%s", _write_page(data, table))
     if damaged := int((table.reason != "").sum()):
-        raise UserError(f"{data}: {damaged} of {len(table)} clips are damaged; prepare them again")
+        raise UserError(
+            f"{data}: {damaged} of {len(table)} clips are damaged: remove their folders and run prepare again"
+        )
 
 
 def _write_page(root: Path, table: pd.DataFrame) -> Path:

@@ -79,5 +79,5 @@ class Split:
 
 
 def rank(seed: int, identity: str) -> str:
-    """Return a person's place in the draw, whoever else there is: new clips hardly move people between sides."""
+    """Hash a person's name: independent of all other people, so that new clips hardly move people between sides."""
     return hashlib.sha256(f"{seed}/{identity}".encode()).hexdigest()

@@ -75,7 +75,7 @@ class ClipScores:
                     landmarks = np.array(clip.landmarks[:count])
                     if not np.isfinite(landmarks).all():
                         raise UserError(
-                            f"{clip.folder / 'landmarks.npy'}: not finite everywhere; prepare its clip again"
+                            f"{clip.folder / 'landmarks.npy'}: not finite; remove its folder and prepare again"
                         )
                     self.open[part.clip] = ClipJudge(self.judge, count, true.shape[1], landmarks), clip.audio(0, count)
                 judge, samples = self.open[part.clip]

@@ -75,7 +75,7 @@ class ClipScore(NamedTuple):
 
 
 class Judge:
-    """The networks that score generated clips against true ones, in 8 bits, as anybody's video has them.
+    """The networks that score generated clips against true ones, in 8 bits, as videos store them.
 
     Published weights of LPIPS may be absent, with a warning if `warn`; a file that was named may not.
 

@@ -1,4 +1,4 @@
-"""The command `score`: the measures of `test` for anybody's videos."""
+"""The command `score`: the measures of `test` for any videos."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What becomes of a found face: gaps filled, jitter smoothed, and the one still square that the clip is cut to."""
+"""From detections to a crop: fill gaps, smooth jitter, choose the one fixed square of the clip."""
 
 from fractions import Fraction
 from typing import NamedTuple

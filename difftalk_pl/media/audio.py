@@ -82,10 +82,12 @@ def read_wav(path: Path, samples: int, rate: int, part: slice = slice(None)) -> 
     try:
         found, content = wavfile.read(path, mmap=True)
     except (OSError, ValueError, struct.error) as error:
-        raise UserError(f"{path}: not a readable WAV file ({error}); prepare its clip again") from error
+        raise UserError(f"{path}: not a readable WAV file ({error}); remove its folder and prepare again") from error
     if (found, content.dtype, content.shape) != (rate, np.int16, (samples,)):
         given = f"{content.dtype} {content.shape} at {found} Hz"
-        raise UserError(f"{path}: {given}, expected int16 ({samples},) at {rate} Hz; prepare its clip again")
+        raise UserError(
+            f"{path}: {given}, expected int16 ({samples},) at {rate} Hz; remove its folder and prepare again"
+        )
     return np.array(content[part])
 
 

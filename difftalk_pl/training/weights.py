@@ -149,6 +149,11 @@ class Weights:
 
     @property
     def data(self) -> DataContract:
+        if "data" not in self.config:
+            raise UserError(
+                f"{self.path or 'weights'}: do not say what data they were trained on; "
+                "run import-checkpoint with --features, --mask and --size"
+            )
         return from_dict(DataContract, self.config["data"])
 
     @property

@@ -1,5 +1,6 @@
 """HDTF: its published tables, the list of clips, and clips prepared straight from the videos."""
 
+import re
 import shutil
 
 import numpy as np
@@ -103,7 +104,8 @@ def test_the_list_has_spans_people_and_windows_scaled_to_the_files(listed):
 def test_what_was_found_and_what_is_missing_is_logged(listed, caplog):
     caplog.set_level("INFO")
     hdtf_clips(listed / "tables", listed / "videos", listed / "again.csv")
-    assert "8 of 9 clips; missing: Radio2" in caplog.text
+    assert re.search(r"\d of \d videos, 8 of 9 clips, \d\.\d\d of \d\.\d\d h\b", caplog.text)
+    assert "missing: RD_Radio2" in caplog.text
     (listed / "other").mkdir()
     shutil.copy(listed / "videos" / "TooShort.mp4", listed / "other" / "nobody.mp4")
     with pytest.raises(UserError, match="none of HDTF's videos is there; run hdtf download first"):

@@ -76,9 +76,9 @@ def test_wav_files_are_read_in_parts_and_held_against_their_clip(tmp_path):
     assert np.array_equal(read_wav(path, 16000, 16000, slice(640, 1280)), samples[640:1280])
     assert np.array_equal(read_audio(path), samples), "and by ffmpeg"
     for count, rate in ((15999, 16000), (16000, 44100)):
-        with pytest.raises(UserError, match=r"a\.wav: int16 \(16000,\) at 16000 Hz, expected .*; prepare its clip"):
+        with pytest.raises(UserError, match=r"a\.wav: int16 \(16000,\) at 16000 Hz, expected .*; remove its folder"):
             read_wav(path, count, rate)
     path.write_bytes(path.read_bytes()[:-4000])
     for broken in (path, tmp_path / "missing.wav"):
-        with pytest.raises(UserError, match=r"\.wav: .*; prepare its clip again"):
+        with pytest.raises(UserError, match=r"\.wav: .*; remove its folder and prepare again"):
             read_wav(broken, 16000, 16000)
