@@ -207,8 +207,8 @@ class WindowDataset(Dataset):
 class ClipBatches(Dataset):
     """Consecutive frames of whole clips; item i is a ready batch: read it with DataLoader(batch_size=None), in order.
 
-    A clip whose files cannot be read does not end the others: it appears in `failed` once, with its reason, and is left out
-    of the later batches. With several worker processes each of them finds out for itself.
+    A clip whose files cannot be read does not end the others: it appears in `failed` once, with its reason, and is
+    left out of the later batches. With several worker processes each of them finds out for itself.
 
     Args:
         windows: the frames of the clips.
