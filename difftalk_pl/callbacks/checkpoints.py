@@ -60,8 +60,12 @@ class LastCheckpoint(ModelCheckpoint):
             self._save_now(trainer)
 
     def on_exception(self, trainer: Any, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save without the other ranks, which may be gone: Trainer.save_checkpoint would wait for them."""
-        if not trainer.validating and trainer.is_global_zero:
+        """With several ranks, save without the others: they may be gone, and Trainer.save_checkpoint waits for them."""
+        if trainer.validating:
+            return
+        if trainer.world_size == 1:
+            super().on_exception(trainer, pl_module, exception)
+        elif trainer.is_global_zero and self._should_save_on_exception(trainer):
             checkpoint = trainer._checkpoint_connector.dump_checkpoint(False)
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.format_checkpoint_name({}))
 
